@@ -1,0 +1,1 @@
+//! The broker: partitions, metadata, coordinators, network

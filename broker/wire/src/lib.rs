@@ -1,0 +1,1 @@
+//! Kafka protocol codec and record-batch view, sans-IO

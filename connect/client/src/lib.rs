@@ -1,0 +1,1 @@
+//! The runtime's view of a Kafka cluster

@@ -1,0 +1,1 @@
+//! Converters between records and bytes

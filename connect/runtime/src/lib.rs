@@ -1,0 +1,1 @@
+//! Workers, herder, offset, config and status stores

@@ -1,0 +1,1 @@
+//! Schema, Value, Record, component traits, ConfigDef and ErrorKind
