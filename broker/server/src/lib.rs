@@ -1,1 +1,6 @@
-//! The broker: partitions, metadata, coordinators, network
+//! The broker: partitions, metadata, coordinators, network.
+
+pub mod config;
+pub mod coord;
+pub mod meta;
+pub mod topic_config;

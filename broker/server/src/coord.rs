@@ -1,0 +1,6 @@
+//! Consumer groups and their offsets, kept in `__consumer_offsets`.
+
+pub mod group;
+
+/// The topic that holds groups and offsets, in Kafka's record formats.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
