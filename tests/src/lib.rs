@@ -1,1 +1,19 @@
-//! Black-box tests of the real binary
+//! What the black-box tests need: real servers, the real binary, and the judges.
+//!
+//! * [`require`]: what a test needs and the machine lacks is said by name, never passed over in silence.
+//! * [`postgres`], [`s3`], [`clients`]: real servers and clients, found or installed.
+//! * [`process`]: the `aqueduct` binary, started, killed and restarted.
+//! * [`checker`] and [`workload`]: the judge of change data capture.
+//! * [`powerloss`]: the judge of durability; `kill -9` alone keeps the page cache and proves little.
+//!
+//! **Invariant:** nothing here is used by the product.
+
+pub mod checker;
+pub mod clients;
+pub mod ledger;
+pub mod postgres;
+pub mod powerloss;
+pub mod process;
+pub mod require;
+pub mod s3;
+pub mod workload;

@@ -1,0 +1,67 @@
+//! Real Kafka clients of other languages, found or installed once into the cache.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::postgres::{cache_dir, run};
+
+/// A Python with `confluent-kafka` and `kafka-python`; `None`, said by name, where it cannot be had.
+pub fn python(test: &str) -> Option<PathBuf> {
+    match python_environment() {
+        Ok(python) => Some(python),
+        Err(error) => {
+            crate::require::not_run("python-clients", test, &format!("{error:#}"));
+            None
+        }
+    }
+}
+
+/// Made beside its final place and renamed, so that a broken installation is never taken for a whole one.
+fn python_environment() -> Result<PathBuf> {
+    let dir = cache_dir().join("python-clients-1");
+    let python = dir.join("bin/python");
+    if !dir.join("complete").exists() {
+        std::fs::create_dir_all(cache_dir())?;
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        run(Command::new("python3").args(["-m", "venv"]).arg(&dir)).context("python3 with venv is needed")?;
+        let packages = ["confluent-kafka==2.12.1", "kafka-python==2.2.15"];
+        run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(packages))?;
+        std::fs::write(dir.join("complete"), "")?;
+    }
+    Ok(python)
+}
+
+/// The class path of the compiled Java client test; `None`, said by name, where Java 17 or Maven is missing.
+pub fn java(test: &str) -> Option<String> {
+    match java_classes() {
+        Ok(classes) => Some(classes),
+        Err(error) => {
+            crate::require::not_run("java-client", test, &format!("{error:#}"));
+            None
+        }
+    }
+}
+
+fn java_classes() -> Result<String> {
+    let dir = cache_dir().join("java-client-1");
+    std::fs::create_dir_all(dir.join("classes"))?;
+    let source = crate::process::root().join("tests/tests/clients");
+    if !dir.join("complete").exists() {
+        run(Command::new("mvn")
+            .args(["-q", "-B", "-f"])
+            .arg(source.join("pom.xml"))
+            .arg("dependency:copy-dependencies")
+            .arg(format!("-DoutputDirectory={}", dir.join("lib").display())))
+        .context("Maven is needed")?;
+        std::fs::write(dir.join("complete"), "")?;
+    }
+    let lib = format!("{}/*", dir.join("lib").display());
+    let classes = dir.join("classes");
+    run(Command::new("javac").arg("-d").arg(&classes).args(["-cp", &lib]).arg(source.join("RoundTrip.java")))
+        .context("a JDK of Java 17 or newer is needed")?;
+    Ok(format!("{}:{lib}", classes.display()))
+}

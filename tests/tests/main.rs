@@ -1,0 +1,3 @@
+//! Black-box tests of the real binary with real servers and real clients.
+
+mod powerloss;

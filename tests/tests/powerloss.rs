@@ -1,0 +1,243 @@
+//! The power goes while clients produce, read and commit; nothing that was acknowledged may be missing or changed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aqueduct_tests::ledger::{Content, Ledger};
+use aqueduct_tests::powerloss::PowerLoss;
+use aqueduct_tests::process::{Start, eventually};
+use fastrand::Rng;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Message as _};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+const TOPIC: &str = "ledger";
+const PARTITIONS: i32 = 3;
+
+#[test]
+fn power_loss_loses_nothing_that_was_acknowledged() {
+    let seeds = std::env::var("AQUEDUCT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let wrong = lives(seeds, &[]).expect("the load runs");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_judge_sees_a_log_that_does_not_flush() {
+    // A judge that cannot fail proves nothing.
+    let wrong = lives(6, &[("AQUEDUCT_UNSAFE_NO_FLUSH", "1")]);
+    assert!(wrong.is_err() || wrong.is_ok_and(|wrong| !wrong.is_empty()), "losing unflushed data went unnoticed");
+}
+
+/// One data directory through as many power losses as there are seeds.
+fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
+    let dir = tempfile::tempdir()?;
+    let mut start = Start::broker(dir.path());
+    let mut power = PowerLoss::new(&start.data)?;
+    start.env = power.env();
+    start.env.extend(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let mut wrong = Vec::new();
+    let mut acked = 0;
+    for seed in 0..seeds {
+        let mut rng = Rng::with_seed(seed);
+        let mut broker = start.start().with_context(|| format!("seed {seed}"))?;
+        create_topic(&broker.kafka)?;
+        let content = read_all(&broker.kafka)?;
+        let found = lock(&ledger).check(&content);
+        wrong.extend(found.into_iter().map(|text| format!("before seed {seed}: {text}")));
+        wrong.extend(check_commits(&broker.kafka, &ledger)?.into_iter().map(|text| format!("before seed {seed}: {text}")));
+        if !wrong.is_empty() {
+            return Ok(wrong);
+        }
+        let lasts = Duration::from_millis(rng.u64(300..1500));
+        load(&broker.kafka, seed, lasts, &ledger, || {
+            broker.signal(rustix::process::Signal::KILL)?;
+            broker.wait(Duration::from_secs(10)).map(drop)
+        })?;
+        ensure!(power.syncs() > 0 || !env.is_empty(), "the shim saw no fsync, so it proves nothing");
+        let now = lock(&ledger).acked_count();
+        ensure!(now > acked, "seed {seed}: nothing was acknowledged:\n{}", broker.output());
+        acked = now;
+        power.cut(&mut rng)?;
+    }
+    let broker = start.start()?;
+    wrong.extend(lock(&ledger).check(&read_all(&broker.kafka)?));
+    wrong.extend(check_commits(&broker.kafka, &ledger)?);
+    Ok(wrong)
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("log_level", "2").set("socket.timeout.ms", "5000");
+    config
+}
+
+fn create_topic(bootstrap: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
+    let topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(-1)).set("segment.bytes", "262144");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for result in runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
+        match result {
+            Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => bail!("cannot create {name}: {code}"),
+        }
+    }
+    Ok(())
+}
+
+struct Book(Arc<Mutex<Ledger>>);
+
+impl ClientContext for Book {}
+
+impl ProducerContext for Book {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Ok(message) = result {
+            lock(&self.0).acked(message.partition(), message.offset(), entry(message));
+        }
+    }
+}
+
+fn entry(message: &BorrowedMessage<'_>) -> (String, String) {
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    (text(message.key()), text(message.payload()))
+}
+
+/// Produces, reads and commits; ends the broker after `lasts`.
+fn load(bootstrap: &str, seed: u64, lasts: Duration, ledger: &Arc<Mutex<Ledger>>, end: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let producer: ThreadedProducer<Book> = config(bootstrap)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "1")
+        .set("message.timeout.ms", "5000")
+        .create_with_context(Book(Arc::clone(ledger)))?;
+    let reader = {
+        let (bootstrap, ledger, stop) = (bootstrap.to_owned(), Arc::clone(ledger), Arc::clone(&stop));
+        thread::spawn(move || read_and_commit(&bootstrap, &ledger, &stop))
+    };
+    let until = Instant::now() + lasts;
+    let mut number = seed * 1_000_000;
+    while Instant::now() < until {
+        number += 1;
+        let key = format!("key-{}", number % 17);
+        let value = format!("{seed}/{number}/{}#{number}", "x".repeat((number % 400) as usize));
+        lock(ledger).sent(&value);
+        let record = BaseRecord::to(TOPIC).key(&key).payload(&value);
+        if producer.send(record).is_err() {
+            // The queue is full: let deliveries come in.
+            producer.poll(Duration::from_millis(10));
+        }
+    }
+    end()?;
+    stop.store(true, Ordering::Relaxed);
+    // What is under way has no answer now, whatever happens to it.
+    producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+    reader.join().expect("the reader does not panic")
+}
+
+fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
+    Ok(config(bootstrap)
+        .set("group.id", "readers")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("session.timeout.ms", "6000")
+        .create()?)
+}
+
+fn read_and_commit(bootstrap: &str, ledger: &Mutex<Ledger>, stop: &AtomicBool) -> Result<()> {
+    let consumer = consumer(bootstrap)?;
+    // Assigned, not subscribed: the group's sessions of killed members must not slow every seed.
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        partitions.add_partition(TOPIC, partition);
+    }
+    let mut next = consumer.committed_offsets(partitions, Duration::from_secs(10))?;
+    for (partition, offset) in next.to_topic_map() {
+        if offset == Offset::Invalid {
+            next.set_partition_offset(&partition.0, partition.1, Offset::Beginning)?;
+        }
+    }
+    consumer.assign(&next)?;
+    let mut since = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
+        lock(ledger).read(message.partition(), message.offset(), entry(&message));
+        since += 1;
+        if since >= 50 {
+            since = 0;
+            let mut done = TopicPartitionList::new();
+            done.add_partition_offset(TOPIC, message.partition(), Offset::Offset(message.offset() + 1))?;
+            if consumer.commit(&done, CommitMode::Sync).is_ok() {
+                lock(ledger).committed(message.partition(), message.offset() + 1);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything in the topic.
+fn read_all(bootstrap: &str) -> Result<Content> {
+    let consumer: BaseConsumer = config(bootstrap)
+        .set("group.id", "auditor")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .create()?;
+    let mut content = Content::new();
+    let mut assignment = TopicPartitionList::new();
+    let mut ends = Vec::new();
+    for partition in 0..PARTITIONS {
+        let (low, high) = consumer.fetch_watermarks(TOPIC, partition, Duration::from_secs(20))?;
+        ensure!(low == 0, "partition {partition} begins at {low}");
+        assignment.add_partition_offset(TOPIC, partition, Offset::Beginning)?;
+        content.insert(partition, Vec::new());
+        ends.push(high);
+    }
+    consumer.assign(&assignment)?;
+    let total: i64 = ends.iter().sum();
+    let mut count = 0;
+    eventually("the whole topic is read", Duration::from_secs(60), || {
+        while count < total {
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => {
+                    count += 1;
+                    content.entry(message.partition()).or_default().push((message.offset(), entry(&message)));
+                }
+                _ => return false,
+            }
+        }
+        true
+    })?;
+    Ok(content)
+}
+
+/// Commits that were acknowledged and are gone.
+fn check_commits(bootstrap: &str, ledger: &Mutex<Ledger>) -> Result<Vec<String>> {
+    let consumer = consumer(bootstrap)?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        partitions.add_partition(TOPIC, partition);
+    }
+    let found = consumer.committed_offsets(partitions, Duration::from_secs(20))?;
+    let mut wrong = Vec::new();
+    for element in found.elements() {
+        let Some(told) = lock(ledger).commit_of(element.partition()) else { continue };
+        let now = element.offset().to_raw().unwrap_or(-1);
+        if now < told {
+            wrong.push(format!("group commit of partition {}: {told} was acknowledged, {now} is there", element.partition()));
+        }
+    }
+    Ok(wrong)
+}
