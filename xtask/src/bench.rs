@@ -1,0 +1,5 @@
+//! `cargo xtask bench`.
+
+pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}
