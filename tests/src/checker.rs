@@ -59,11 +59,14 @@ pub fn check(lines: impl IntoIterator<Item = String>, table: &Table, dense: bool
     let mut by_place: BTreeMap<(i64, i64), String> = BTreeMap::new();
     for line in lines {
         verdict.lines += 1;
-        let json: Value = serde_json::from_str(&line).with_context(|| format!("a line is not JSON: {line}"))?;
+        let json: Value =
+            serde_json::from_str(&line).with_context(|| format!("a line is not JSON: {line}"))?;
         let place = (int(&json, "_partition")?, int(&json, "_offset")?);
         match by_place.get(&place) {
             Some(first) if *first == line => verdict.sink_repeats += 1,
-            Some(first) => verdict.wrong.push(format!("{place:?} was written twice, differently: {first} | {line}")),
+            Some(first) => {
+                verdict.wrong.push(format!("{place:?} was written twice, differently: {first} | {line}"))
+            }
             None => {
                 by_place.insert(place, line);
             }
@@ -136,7 +139,9 @@ fn fold(id: i64, changes: &[Change], expected: Option<&Row>, verdict: &mut Verdi
         let last = history.last_key_value().map(|(v, _)| *v);
         // The next one, a repeat, or a row of a snapshot, behind which the stream fills in what came before.
         if at.is_some_and(|at| v != at + 1) && last.is_some_and(|last| v > last) && !change.snapshot {
-            verdict.wrong.push(format!("key {id}: version {v} follows {at:?}, and nothing above {last:?} was seen before"));
+            verdict.wrong.push(format!(
+                "key {id}: version {v} follows {at:?}, and nothing above {last:?} was seen before"
+            ));
         }
         at = Some(v);
         let mut row = change.row.clone();
@@ -146,7 +151,9 @@ fn fold(id: i64, changes: &[Change], expected: Option<&Row>, verdict: &mut Verdi
             fill(known, Some(&row));
             fill(&mut row, Some(known));
             if *deleted != change.deleted || (!change.deleted && *known != row) {
-                verdict.wrong.push(format!("key {id}: version {v} came again, differently: {known:?} | {row:?}"));
+                verdict
+                    .wrong
+                    .push(format!("key {id}: version {v} came again, differently: {known:?} | {row:?}"));
             }
         } else {
             history.insert(v, (change.deleted, row));
@@ -158,7 +165,9 @@ fn fold(id: i64, changes: &[Change], expected: Option<&Row>, verdict: &mut Verdi
     match (history.last_key_value(), expected) {
         (Some((_, (true, _))), None) => {}
         (Some((_, (false, row))), Some(expected)) if row == expected => {}
-        (last, expected) => verdict.wrong.push(format!("key {id}: the last is {last:?}, the table has {expected:?}")),
+        (last, expected) => {
+            verdict.wrong.push(format!("key {id}: the last is {last:?}, the table has {expected:?}"))
+        }
     }
     let highest = history.last_key_value().map(|(v, _)| *v);
     if highest != at {
@@ -181,7 +190,9 @@ mod tests {
     use super::*;
 
     fn line(offset: i64, version: i64, note: &str, deleted: bool) -> String {
-        format!(r#"{{"id":1,"version":{version},"note":"{note}","__deleted":"{deleted}","_topic":"t","_partition":0,"_offset":{offset}}}"#)
+        format!(
+            r#"{{"id":1,"version":{version},"note":"{note}","__deleted":"{deleted}","_topic":"t","_partition":0,"_offset":{offset}}}"#
+        )
     }
 
     fn table(version: i64, note: &str) -> Table {
@@ -190,13 +201,21 @@ mod tests {
     }
 
     fn wrong(lines: &[(i64, &str, bool)], table: &Table) -> Vec<String> {
-        let lines = lines.iter().enumerate().map(|(i, (v, note, deleted))| line(i as i64, *v, note, *deleted));
+        let lines =
+            lines.iter().enumerate().map(|(i, (v, note, deleted))| line(i as i64, *v, note, *deleted));
         check(lines, table, true).expect("well-formed").wrong
     }
 
     #[test]
     fn repeats_after_a_kill_pass() {
-        let lines = [(1, "a", false), (2, UNCHANGED, false), (3, "b", false), (2, UNCHANGED, false), (3, "b", false), (4, "c", false)];
+        let lines = [
+            (1, "a", false),
+            (2, UNCHANGED, false),
+            (3, "b", false),
+            (2, UNCHANGED, false),
+            (3, "b", false),
+            (4, "c", false),
+        ];
         assert_eq!(wrong(&lines, &table(4, "c")), Vec::<String>::new());
     }
 
@@ -209,11 +228,22 @@ mod tests {
 
     #[test]
     fn a_second_snapshot_may_be_ahead_of_the_stream() {
-        let row = |offset, v, op: &str| line(offset, v, "a", false).replace('{', &format!("{{\"__op\":\"{op}\","));
+        let row =
+            |offset, v, op: &str| line(offset, v, "a", false).replace('{', &format!("{{\"__op\":\"{op}\","));
         let ops = [(2, "r"), (5, "r"), (3, "u"), (4, "u"), (5, "u"), (6, "u")];
-        let lines = |ops: &[(i64, &str)]| ops.iter().enumerate().map(|(i, (v, op))| row(i as i64, *v, op)).collect::<Vec<_>>();
-        assert_eq!(check(lines(&ops), &table(6, "a"), true).expect("well-formed").wrong, Vec::<String>::new());
-        assert!(!check(lines(&[(2, "r"), (5, "r"), (6, "u")]), &table(6, "a"), true).expect("well-formed").wrong.is_empty());
+        let lines = |ops: &[(i64, &str)]| {
+            ops.iter().enumerate().map(|(i, (v, op))| row(i as i64, *v, op)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            check(lines(&ops), &table(6, "a"), true).expect("well-formed").wrong,
+            Vec::<String>::new()
+        );
+        assert!(
+            !check(lines(&[(2, "r"), (5, "r"), (6, "u")]), &table(6, "a"), true)
+                .expect("well-formed")
+                .wrong
+                .is_empty()
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub fn python(test: &str) -> Option<PathBuf> {
 
 /// Made beside its final place and renamed, so that a broken installation is never taken for a whole one.
 fn python_environment() -> Result<PathBuf> {
-    let dir = cache_dir().join("python-clients-1");
+    let dir = cache_dir().join("python-clients-2");
     let python = dir.join("bin/python");
     if !dir.join("complete").exists() {
         std::fs::create_dir_all(cache_dir())?;
@@ -28,7 +28,13 @@ fn python_environment() -> Result<PathBuf> {
             std::fs::remove_dir_all(&dir)?;
         }
         run(Command::new("python3").args(["-m", "venv"]).arg(&dir)).context("python3 with venv is needed")?;
-        let packages = ["confluent-kafka==2.12.1", "kafka-python==2.2.15"];
+        let packages = [
+            "confluent-kafka==2.16.1",
+            "kafka-python==3.0.12",
+            "python-snappy==0.7.3",
+            "lz4==4.4.5",
+            "zstandard==0.25.0",
+        ];
         run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(packages))?;
         std::fs::write(dir.join("complete"), "")?;
     }

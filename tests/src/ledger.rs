@@ -132,7 +132,13 @@ mod tests {
 
     #[test]
     fn a_lost_doubled_changed_or_invented_record_is_seen() {
-        for values in [&["a#1", "b#2"][..], &["a#1", "b#2", "c#3", "c#3"], &["a#1", "x#2", "c#3"], &["a#1"], &["b#2", "a#1", "c#3"]] {
+        for values in [
+            &["a#1", "b#2"][..],
+            &["a#1", "b#2", "c#3", "c#3"],
+            &["a#1", "x#2", "c#3"],
+            &["a#1"],
+            &["b#2", "a#1", "c#3"],
+        ] {
             assert!(!ledger().check(&content(values)).is_empty(), "{values:?}");
         }
     }

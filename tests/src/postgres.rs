@@ -60,11 +60,15 @@ impl Postgres {
         }
         let server = Self { bin, dir, port: free_port() };
         let data = server.data();
-        run(server
-            .command("initdb")
-            .arg("-D")
-            .arg(&data)
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]))?;
+        run(server.command("initdb").arg("-D").arg(&data).args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+        ]))?;
         Ok(server)
     }
 
@@ -79,7 +83,8 @@ impl Postgres {
         let mut command = self.command("pg_ctl");
         command.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-o", &options, "start"]);
         // The server inherits the pipes, so they must not be waited for.
-        let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status()?;
+        let status =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status()?;
         if !status.success() {
             bail!("PostgreSQL did not start: {}", std::fs::read_to_string(&log).unwrap_or_default());
         }
@@ -155,14 +160,18 @@ pub(crate) fn run(command: &mut Command) -> Result<Output> {
 
 /// Sends a statement, for set-up code that has no pool.
 pub async fn execute(pool: &PgPool, sql: &str) -> Result<u64> {
-    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(pool).await.with_context(|| sql.to_owned())?;
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+        .execute(pool)
+        .await
+        .with_context(|| sql.to_owned())?;
     Ok(done.rows_affected())
 }
 
 /// The directory that outlives a test run, for what was built or fetched once.
 pub fn cache_dir() -> PathBuf {
     let base = std::env::var_os("AQUEDUCT_CACHE").map(PathBuf::from);
-    let base = base.or_else(|| std::env::var_os("XDG_CACHE_HOME").map(|dir| Path::new(&dir).join("aqueduct")));
+    let base =
+        base.or_else(|| std::env::var_os("XDG_CACHE_HOME").map(|dir| Path::new(&dir).join("aqueduct")));
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/aqueduct")));
     base.unwrap_or_else(|| std::env::temp_dir().join("aqueduct-cache"))
 }

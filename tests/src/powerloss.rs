@@ -56,7 +56,11 @@ impl PowerLoss {
         let shim = work.path().join("shim.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/powerloss/shim.c");
         crate::postgres::run(
-            Command::new("gcc").args(["-shared", "-fPIC", "-O1", "-Wall", "-o"]).arg(&shim).arg(source).arg("-ldl"),
+            Command::new("gcc")
+                .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
+                .arg(&shim)
+                .arg(source)
+                .arg("-ldl"),
         )?;
         fs::create_dir(work.path().join("limbo"))?;
         let mut judge = Self { work, shim, data: data.to_owned(), base: Base::default() };
@@ -135,7 +139,8 @@ impl PowerLoss {
                 continue;
             }
             // A rename that was not synced is undone; everything else that was not synced is gone.
-            let before = synced.iter().find(|(old, i)| *i == inode && !entries.contains_key(*old)).map(|(old, _)| old);
+            let before =
+                synced.iter().find(|(old, i)| *i == inode && !entries.contains_key(*old)).map(|(old, _)| old);
             match before {
                 Some(old) => fs::rename(&path, dir.join(old))?,
                 None if path.is_dir() => fs::remove_dir_all(&path)?,
@@ -148,7 +153,8 @@ impl PowerLoss {
             let kept = self.limbo().join(inode.to_string());
             // Replaced or removed without a sync. If the new file vanished above, the old one must show.
             let replaced = entries.get(name).is_some_and(|now| now != inode);
-            if entries.get(name) != Some(inode) && kept.exists() && !path.exists() && (replaced || rng.bool()) {
+            if entries.get(name) != Some(inode) && kept.exists() && !path.exists() && (replaced || rng.bool())
+            {
                 fs::hard_link(&kept, &path)?;
                 lost.returned.push(path);
             }

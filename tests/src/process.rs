@@ -23,7 +23,11 @@ pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let target = test.ancestors().nth(2).expect("tests are built into target/PROFILE/deps");
     let binary = target.join("aqueduct");
-    assert!(binary.exists(), "{} is missing: run `cargo build -p aqueduct` or `cargo xtask test`", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build -p aqueduct` or `cargo xtask test`",
+        binary.display()
+    );
     binary
 }
 

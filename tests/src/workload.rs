@@ -116,9 +116,13 @@ impl Workload {
             } else if self.rng.u8(0..10) < 1 {
                 sql += &format!("DELETE FROM orders WHERE id = {id};");
             } else if self.rng.bool() {
-                sql += &format!("UPDATE orders SET version = {v}, status = 'paid', updated_at = now() WHERE id = {id};");
+                sql += &format!(
+                    "UPDATE orders SET version = {v}, status = 'paid', updated_at = now() WHERE id = {id};"
+                );
             } else {
-                sql += &format!("UPDATE orders SET version = {v}, note = repeat(md5('{id}-{v}'), {wide}) WHERE id = {id};");
+                sql += &format!(
+                    "UPDATE orders SET version = {v}, note = repeat(md5('{id}-{v}'), {wide}) WHERE id = {id};"
+                );
             }
             let there_after = !sql.ends_with(&format!("DELETE FROM orders WHERE id = {id};"));
             changed.push((id, (v, there_after)));
@@ -167,7 +171,11 @@ pub fn normal(name: &str, text: &str) -> String {
         "amount" => text.parse::<f64>().map_or_else(|_| text.to_owned(), |v| v.to_string()),
         "updated_at" => {
             let text = text.trim_end_matches('Z');
-            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
+            if text.contains('.') {
+                text.trim_end_matches('0').trim_end_matches('.').to_owned()
+            } else {
+                text.to_owned()
+            }
         }
         _ => text.to_owned(),
     }

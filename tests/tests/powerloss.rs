@@ -32,7 +32,10 @@ fn power_loss_loses_nothing_that_was_acknowledged() {
 fn the_judge_sees_a_log_that_does_not_flush() {
     // A judge that cannot fail proves nothing.
     let wrong = lives(6, &[("AQUEDUCT_UNSAFE_NO_FLUSH", "1")]);
-    assert!(wrong.is_err() || wrong.is_ok_and(|wrong| !wrong.is_empty()), "losing unflushed data went unnoticed");
+    assert!(
+        wrong.is_err() || wrong.is_ok_and(|wrong| !wrong.is_empty()),
+        "losing unflushed data went unnoticed"
+    );
 }
 
 /// One data directory through as many power losses as there are seeds.
@@ -52,12 +55,17 @@ fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
         let content = read_all(&broker.kafka)?;
         let found = lock(&ledger).check(&content);
         wrong.extend(found.into_iter().map(|text| format!("before seed {seed}: {text}")));
-        wrong.extend(check_commits(&broker.kafka, &ledger)?.into_iter().map(|text| format!("before seed {seed}: {text}")));
+        wrong.extend(
+            check_commits(&broker.kafka, &ledger)?
+                .into_iter()
+                .map(|text| format!("before seed {seed}: {text}")),
+        );
         if !wrong.is_empty() {
             return Ok(wrong);
         }
         let lasts = Duration::from_millis(rng.u64(300..1500));
-        load(&broker.kafka, seed, lasts, &ledger, || {
+        let kafka = broker.kafka.clone();
+        load(&kafka, seed, lasts, &ledger, || {
             broker.signal(rustix::process::Signal::KILL)?;
             broker.wait(Duration::from_secs(10)).map(drop)
         })?;
@@ -116,7 +124,13 @@ fn entry(message: &BorrowedMessage<'_>) -> (String, String) {
 }
 
 /// Produces, reads and commits; ends the broker after `lasts`.
-fn load(bootstrap: &str, seed: u64, lasts: Duration, ledger: &Arc<Mutex<Ledger>>, end: impl FnOnce() -> Result<()>) -> Result<()> {
+fn load(
+    bootstrap: &str,
+    seed: u64,
+    lasts: Duration,
+    ledger: &Arc<Mutex<Ledger>>,
+    end: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let producer: ThreadedProducer<Book> = config(bootstrap)
         .set("enable.idempotence", "true")
@@ -236,7 +250,10 @@ fn check_commits(bootstrap: &str, ledger: &Mutex<Ledger>) -> Result<Vec<String>>
         let Some(told) = lock(ledger).commit_of(element.partition()) else { continue };
         let now = element.offset().to_raw().unwrap_or(-1);
         if now < told {
-            wrong.push(format!("group commit of partition {}: {told} was acknowledged, {now} is there", element.partition()));
+            wrong.push(format!(
+                "group commit of partition {}: {told} was acknowledged, {now} is there",
+                element.partition()
+            ));
         }
     }
     Ok(wrong)
