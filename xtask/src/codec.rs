@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 /// Runs the command with what follows `codec` on the command line.
-pub fn run(args: &[String]) -> Result<()> {
+pub(crate) fn run(args: &[String]) -> Result<()> {
     let check = match args {
         [] => false,
         [flag] if flag == "--check" => true,
@@ -51,7 +51,10 @@ pub fn run(args: &[String]) -> Result<()> {
         return Ok(());
     }
     drift.extend(stale);
-    ensure!(drift.is_empty(), "generated messages differ from their notation, run `cargo xtask codec`: {drift:?}");
+    ensure!(
+        drift.is_empty(),
+        "generated messages differ from their notation, run `cargo xtask codec`: {drift:?}"
+    );
     println!("codec: {} files are up to date", generated.len());
     Ok(())
 }

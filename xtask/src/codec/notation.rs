@@ -7,26 +7,26 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// One file: an API, or several records.
 #[derive(Debug)]
-pub struct File {
-    pub name: String,
+pub(crate) struct File {
+    pub(crate) name: String,
     /// The first line, without its `#`.
-    pub title: String,
-    pub messages: Vec<Message>,
+    pub(crate) title: String,
+    pub(crate) messages: Vec<Message>,
 }
 
 /// One top-level structure.
 #[derive(Debug)]
-pub struct Message {
-    pub name: String,
-    pub doc: String,
-    pub versions: Versions,
-    pub flexible_from: Option<i16>,
-    pub kind: Kind,
-    pub fields: Vec<Field>,
+pub(crate) struct Message {
+    pub(crate) name: String,
+    pub(crate) doc: String,
+    pub(crate) versions: Versions,
+    pub(crate) flexible_from: Option<i16>,
+    pub(crate) kind: Kind,
+    pub(crate) fields: Vec<Field>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Request { api: Api },
     Response,
     Record,
@@ -34,36 +34,36 @@ pub enum Kind {
 
 /// What the line `api` says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Api {
-    pub key: i16,
-    pub name: String,
+pub(crate) struct Api {
+    pub(crate) key: i16,
+    pub(crate) name: String,
     /// What ApiVersions tells, where it differs from what is served.
-    pub advertise: Versions,
+    pub(crate) advertise: Versions,
 }
 
 /// An inclusive range of versions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Versions {
-    pub lo: i16,
-    pub hi: i16,
+pub(crate) struct Versions {
+    pub(crate) lo: i16,
+    pub(crate) hi: i16,
 }
 
 #[derive(Debug)]
-pub struct Field {
-    pub name: String,
-    pub ty: Type,
-    pub versions: Versions,
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+    pub(crate) versions: Versions,
     /// The versions in which it may be null.
-    pub nullable: Option<Versions>,
-    pub tag: Option<u32>,
-    pub default: Option<String>,
-    pub doc: String,
+    pub(crate) nullable: Option<Versions>,
+    pub(crate) tag: Option<u32>,
+    pub(crate) default: Option<String>,
+    pub(crate) doc: String,
     /// The fields of the structure that this field defines.
-    pub fields: Vec<Field>,
+    pub(crate) fields: Vec<Field>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Type {
+pub(crate) enum Type {
     /// A number, `bool` or `uuid`.
     Plain(&'static str),
     String,
@@ -107,7 +107,7 @@ impl Type {
     }
 
     /// The structure at its core, if it has one.
-    pub fn structure(&self) -> Option<&str> {
+    pub(crate) fn structure(&self) -> Option<&str> {
         match self {
             Self::Struct(name) => Some(name),
             Self::Array(inner) => inner.structure(),
@@ -120,9 +120,13 @@ const ANY: Versions = Versions { lo: 0, hi: i16::MAX };
 
 impl File {
     /// Parses the text of one file.
-    pub fn parse(name: &str, text: &str) -> Result<Self> {
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self> {
         let lines: Vec<Line<'_>> = text.lines().enumerate().filter_map(Line::new).collect();
-        let title = text.lines().next().and_then(|l| l.strip_prefix("# ")).context("first line must be a `# title`")?;
+        let title = text
+            .lines()
+            .next()
+            .and_then(|l| l.strip_prefix("# "))
+            .context("first line must be a `# title`")?;
         let mut file = Self { name: name.to_owned(), title: title.to_owned(), messages: Vec::new() };
         let mut at = 0;
         let mut api: Option<(Api, Versions, Option<i16>)> = None;
@@ -140,7 +144,8 @@ impl File {
                     continue;
                 }
                 ["request"] | ["response"] => {
-                    let (api, versions, flexible) = api.clone().with_context(|| format!("{}: no `api` yet", head()))?;
+                    let (api, versions, flexible) =
+                        api.clone().with_context(|| format!("{}: no `api` yet", head()))?;
                     let response = words[0] == "response";
                     let name = format!("{}{}", api.name, if response { "Response" } else { "Request" });
                     (name, versions, flexible, if response { Kind::Response } else { Kind::Request { api } })
@@ -188,7 +193,11 @@ fn check_fields(fields: &[Field], flexible_from: Option<i16>, names: &mut Vec<St
     for field in fields {
         let what = || format!("field `{}`", field.name);
         if field.tag.is_some() {
-            ensure!(flexible_from.is_some_and(|f| f <= field.versions.lo), "{}: tagged before flexible", what());
+            ensure!(
+                flexible_from.is_some_and(|f| f <= field.versions.lo),
+                "{}: tagged before flexible",
+                what()
+            );
         }
         if let Type::Struct(_) = field.ty {
             ensure!(field.nullable.is_none(), "{}: nullable structures are not supported", what());
