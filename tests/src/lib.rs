@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** nothing here is used by the product.
 
+pub mod bench;
 pub mod checker;
 pub mod clients;
 pub mod ledger;

@@ -197,9 +197,18 @@ impl Aqueduct {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that was ever resident, in bytes.
+    pub fn peak(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("the process is gone")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("VmRSS has a number")?.parse()?;
+        let line = status.lines().find(|line| line.starts_with(name)).context("the process is gone")?;
+        let kib: u64 = line.split_whitespace().nth(1).context("the line has a number")?.parse()?;
         Ok(kib * 1024)
     }
 

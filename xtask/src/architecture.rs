@@ -48,7 +48,8 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
         if COMPOSERS.contains(name) {
             continue;
         }
-        let rule = ALLOWED.iter().find(|(rule, _)| rule == name || (rule.ends_with('-') && name.starts_with(rule)));
+        let rule =
+            ALLOWED.iter().find(|(rule, _)| rule == name || (rule.ends_with('-') && name.starts_with(rule)));
         let Some((_, allowed)) = rule else {
             wrong.push(format!("{name}: not in the list of xtask/src/architecture.rs"));
             continue;

@@ -14,7 +14,17 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     machine::run(cargo().args(["build", "--workspace", "--bins"]))?;
     machine::run(
         cargo()
-            .args(["test", "-p", "aqueduct-tests", "--test", "blackbox", "--", "--nocapture", "--test-threads", "1"])
+            .args([
+                "test",
+                "-p",
+                "aqueduct-tests",
+                "--test",
+                "blackbox",
+                "--",
+                "--nocapture",
+                "--test-threads",
+                "1",
+            ])
             .args(["power_loss", "kill"])
             .env("AQUEDUCT_SEEDS", seeds.to_string()),
     )

@@ -50,7 +50,12 @@ pub(crate) fn install_packages() {
     if !Path::new("/usr/lib/postgresql").exists() && !has("initdb") {
         wanted.push("postgresql");
     }
-    if !has("python3") || !Command::new("python3").args(["-c", "import ensurepip"]).output().is_ok_and(|o| o.status.success()) {
+    if !has("python3")
+        || !Command::new("python3")
+            .args(["-c", "import ensurepip"])
+            .output()
+            .is_ok_and(|o| o.status.success())
+    {
         wanted.push("python3-venv");
     }
     if wanted.is_empty() || !has("apt-get") || !is_root() {
@@ -64,7 +69,11 @@ pub(crate) fn install_packages() {
     };
     for args in [&["update", "-q"][..], &["install", "-q", "-y", "--no-install-recommends"]] {
         if !apt(args).is_ok_and(|status| status.success()) {
-            eprintln!("apt-get {} failed; the tests that need {} will not run", args[0], wanted.join(" and "));
+            eprintln!(
+                "apt-get {} failed; the tests that need {} will not run",
+                args[0],
+                wanted.join(" and ")
+            );
             return;
         }
     }

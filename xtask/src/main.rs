@@ -37,11 +37,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &[String]) -> Result<()> {
-    let (command, rest) = args.split_first().map_or(("help", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let (command, rest) =
+        args.split_first().map_or(("help", &[][..]), |(first, rest)| (first.as_str(), rest));
     match command {
         "ci" => tests::ci(),
         "test" => tests::test(rest),
-        "bench" => bench::run(rest),
+        "bench" => bench::run_named(rest),
         "chaos" => chaos::run(rest),
         "codec" => codec::run(rest),
         "guests" => guests::run(rest),

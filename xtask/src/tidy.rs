@@ -63,8 +63,10 @@ fn check_file(name: &str, text: &str) -> Vec<String> {
     if code > MAX_LINES && !generated && !name.contains("/tests/") {
         wrong.push(format!("{name}: {code} lines before its tests; split it by concept"));
     }
-    let is_unsafe = |line: &str| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
-    let allowed = UNSAFE.iter().any(|(path, _)| name.starts_with(path)) || name.starts_with("xtask/src/tidy.rs");
+    let is_unsafe =
+        |line: &str| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
+    let allowed =
+        UNSAFE.iter().any(|(path, _)| name.starts_with(path)) || name.starts_with("xtask/src/tidy.rs");
     if text.lines().any(is_unsafe) && !allowed {
         wrong.push(format!("{name}: unsafe code outside the places listed in xtask/src/tidy.rs"));
     }

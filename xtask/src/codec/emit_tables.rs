@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::emit::{Scope, head, structures};
+use super::emit::{Scope, head, mentions, structures};
 use super::emit_values::{condition, default_value};
 use super::notation::{Api, Field, File, Kind, Message, Type};
 
@@ -27,7 +27,7 @@ pub(crate) fn index(files: &[File]) -> String {
     for file in files {
         let _ = writeln!(out, "mod {};", file.name);
     }
-    out.push_str("#[cfg(test)]\nmod samples;\n\npub use api_key::ApiKey;\n");
+    out.push_str("#[cfg(test)]\npub(crate) mod samples;\n\npub use api_key::ApiKey;\n");
     for file in files {
         let _ = writeln!(out, "pub use {}::*;", file.name);
     }
@@ -130,12 +130,25 @@ pub(crate) fn api_keys(files: &[File]) -> String {
 /// `messages/samples.rs`: a value of every message for every version.
 pub(crate) fn samples(files: &[File]) -> String {
     let mut out = head("messages/*.txt", "Sample values of all messages, for the tests");
-    out.push_str("use super::*;\nuse crate::sample::{Sample, Source};\n\n");
+    let mut impls = String::new();
     for message in files.iter().flat_map(|f| &f.messages) {
         for (name, scope, fields) in structures(message) {
-            sample(&mut out, name, scope, fields);
+            sample(&mut impls, name, scope, fields);
         }
     }
+    for (word, path) in
+        [("Bytes", "bytes::Bytes"), ("ByteString", "bytestring::ByteString"), ("Uuid", "uuid::Uuid")]
+    {
+        if mentions(&impls, word) {
+            let _ = writeln!(out, "use {path};");
+        }
+    }
+    out.push_str("\nuse super::*;\n");
+    if mentions(&impls, "RecordSet") {
+        out.push_str("use crate::record_set::RecordSet;\n");
+    }
+    out.push_str("use crate::sample::{Sample, Source};\n\n");
+    out.push_str(&impls);
     let names: Vec<&str> = files.iter().flat_map(|f| &f.messages).map(|m| m.name.as_str()).collect();
     out.push_str("/// Runs a macro over the names of all messages.\nmacro_rules! for_all_messages { ($run:ident) => {\n");
     for name in names {
@@ -163,7 +176,7 @@ fn sample(out: &mut String, name: &str, scope: Scope, fields: &[Field]) {
         let _ = writeln!(body, "{}: {value},", field.name);
     }
     body.push('}');
-    let version = if body.contains("version") { "version" } else { "_version" };
+    let version = if mentions(&body, "version") { "version" } else { "_version" };
     let _ = writeln!(out, "fn sample(s: &mut Source, {version}: i16) -> Self {{ {body} }} }}\n");
 }
 

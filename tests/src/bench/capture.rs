@@ -1,0 +1,96 @@
+//! PostgreSQL into the log, and the log into S3.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::{Meter, Report};
+use crate::postgres::{Postgres, execute};
+use crate::process::{Aqueduct, Start, eventually};
+
+const ROWS: u64 = 1_000_000;
+
+/// Snapshot and stream of a table of 100-byte rows.
+pub fn postgres(report: &mut Report) -> Result<()> {
+    let Some(server) = Postgres::start("bench postgres") else { return Ok(()) };
+    let runtime = Runtime::new()?;
+    let pool = runtime.block_on(server.pool(1))?;
+    let fill = |from: u64| {
+        format!(
+            "INSERT INTO accounts SELECT i, i % 100, i % 1000, rpad(md5(i::text), 70, 'x') FROM generate_series({from}, {}) i",
+            from + 999
+        )
+    };
+    let table = "CREATE TABLE accounts (aid bigint PRIMARY KEY, bid int, balance int, filler text)";
+    runtime.block_on(execute(&pool, table))?;
+    let all = "INSERT INTO accounts SELECT i, i % 100, i % 1000, rpad(md5(i::text), 70, 'x') FROM generate_series(1, 1000000) i";
+    runtime.block_on(execute(&pool, all))?;
+    runtime.block_on(execute(&pool, "ANALYZE accounts"))?;
+
+    let dir = tempfile::tempdir()?;
+    let process = Start::run(dir.path(), &[]).start()?;
+    let meter = Meter::start(&process);
+    let config = json!({
+        "connector.class": "postgres-cdc", "url": server.url(), "tables": "public.accounts", "slot.name": "bench",
+        "topic.prefix": "bench", "topic.creation.default.partitions": "1",
+    });
+    runtime.block_on(put_connector(&process, "accounts", &config))?;
+    wait_for(&process, "bench.public.accounts", ROWS)?;
+    report.sample("postgres/snapshot", meter.stop(&process, ROWS));
+
+    // A backlog of transactions of 1,000 rows, then the connector goes on.
+    runtime.block_on(call(&process, "connectors/accounts/pause"))?;
+    runtime.block_on(async {
+        for batch in 0..ROWS / 1000 {
+            execute(&pool, &fill(ROWS + 1 + batch * 1000)).await?;
+        }
+        anyhow::Ok(())
+    })?;
+    let meter = Meter::start(&process);
+    runtime.block_on(call(&process, "connectors/accounts/resume"))?;
+    wait_for(&process, "bench.public.accounts", 2 * ROWS)?;
+    report.sample("postgres/stream", meter.stop(&process, ROWS));
+    Ok(())
+}
+
+/// Creates a connector, or replaces its config.
+pub async fn put_connector(process: &Aqueduct, name: &str, config: &Value) -> Result<()> {
+    let url = format!("{}/connectors/{name}/config", process.rest);
+    let answer = reqwest::Client::new().put(url).json(config).send().await?;
+    let status = answer.status();
+    ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+    Ok(())
+}
+
+async fn call(process: &Aqueduct, path: &str) -> Result<()> {
+    let answer = reqwest::Client::new()
+        .put(format!("{}/{path}", process.rest))
+        .header("content-type", "application/json")
+        .send()
+        .await?;
+    let status = answer.status();
+    ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+    Ok(())
+}
+
+fn ends(process: &Aqueduct, topic: &str) -> Result<Vec<i64>> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &process.kafka).set("group.id", "watch").create()?;
+    let limit = Duration::from_secs(10);
+    let metadata = consumer.fetch_metadata(Some(topic), limit)?;
+    let partitions = metadata.topics().first().context("asked for one topic")?.partitions().len();
+    (0..i32::try_from(partitions)?).map(|p| Ok(consumer.fetch_watermarks(topic, p, limit)?.1)).collect()
+}
+
+fn wait_for(process: &Aqueduct, topic: &str, records: u64) -> Result<()> {
+    eventually(&format!("{topic} has {records} records"), Duration::from_secs(600), || {
+        std::thread::park_timeout(Duration::from_millis(50));
+        ends(process, topic).is_ok_and(|ends| ends.iter().sum::<i64>() >= records as i64)
+    })
+    .with_context(|| process.output())
+}
+
