@@ -103,7 +103,7 @@ pub(crate) fn replace_bytes(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Resul
     disk.sync_dir(dir).map_err(|e| LogError::io("sync directory", dir, e))
 }
 
-fn write_synced(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_synced(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     let file = disk.open(path, OpenMode::Create).map_err(|e| LogError::io("create", path, e))?;
     write_all_at(&*file, &[bytes], 0).map_err(|e| LogError::io("write", path, e))?;
     file.sync_data().map_err(|e| LogError::io("sync", path, e))

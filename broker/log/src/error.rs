@@ -54,6 +54,15 @@ impl LogError {
         Self::Corrupt { path: path.to_owned(), position, what: what.into(), advice }
     }
 
+    /// The same error with other advice, where the caller knows better what to do.
+    pub(crate) fn with_advice(&self, advice: &str) -> Self {
+        let mut error = self.clone();
+        if let Self::Corrupt { advice: a, .. } = &mut error {
+            advice.clone_into(a);
+        }
+        error
+    }
+
     /// Whether the disk is full: what was asked for may succeed after space was made.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. }

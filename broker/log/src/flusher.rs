@@ -1,0 +1,485 @@
+//! Group commit: one thread per log directory syncs the files of all partitions that asked, and tells each of them.
+//!
+//! Invariant: an offset counts as flushed only after the data of its batch, and the directory entry of its segment, were
+//! synced. A failed sync is never retried: it takes the directory offline until restart and answers everybody.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::checkpoints::Checkpoints;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{LogError, Result};
+use crate::index::IndexBytes;
+use crate::log_config::{LogCounters, PartitionId};
+use crate::producer_state::SNAPSHOT;
+
+/// How long data that nobody waits for may stay unsynced.
+const SOON: Duration = Duration::from_millis(5);
+/// How far the stored recovery point may lie behind the flush.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// Hears from the flusher, on its thread; must not block.
+pub trait FlushSink: Send + Sync {
+    /// Everything below `offset` is on disk.
+    fn flushed(&self, offset: i64);
+    /// Nothing more will be flushed: answer all waiters with KAFKA_STORAGE_ERROR.
+    fn failed(&self, error: &LogError);
+}
+
+/// When a flush is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits for it.
+    Now,
+    /// Within 5 ms, together with what is flushed before.
+    Soon,
+}
+
+/// Whether the flusher syncs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushMode {
+    Durable,
+    /// Says "flushed" without a sync. Loses acknowledged records on power loss; it exists to prove that the tests notice.
+    UnsafeNoFlush,
+}
+
+/// What takes a log directory offline, once.
+#[derive(Debug, Default)]
+pub(crate) struct DirectoryHealth {
+    failed: OnceLock<LogError>,
+}
+
+impl DirectoryHealth {
+    pub(crate) fn check(&self) -> Result<()> {
+        self.failed.get().map_or(Ok(()), |e| Err(e.clone()))
+    }
+
+    /// Keeps the first reason, and gives it back.
+    pub(crate) fn fail(&self, error: &LogError) -> LogError {
+        let offline = || LogError::Offline {
+            what: "the log directory".into(),
+            reason: format!("{error}; check the disk and restart the broker"),
+        };
+        self.failed.get_or_init(offline).clone()
+    }
+}
+
+/// What of one partition is on disk, and what is not yet.
+pub(crate) struct FlushState {
+    id: PartitionId,
+    dir: PathBuf,
+    work: Mutex<Work>,
+    /// Held during a flush, so that two of them do not overtake each other.
+    flushing: Mutex<()>,
+    flushed: AtomicI64,
+    /// Segments below this base have their index files.
+    indexed_to: AtomicI64,
+    queued: AtomicBool,
+    sink: RwLock<Option<Weak<dyn FlushSink>>>,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    sealed: Vec<SealJob>,
+    active: Option<ActiveFile>,
+    end: i64,
+    dirty: bool,
+    dirty_bytes: u64,
+    new_entries: bool,
+    /// Raised when the log is cut: a flush that began before proves nothing.
+    generation: u64,
+    closed: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ActiveFile {
+    pub file: Arc<dyn DiskFile>,
+    pub path: PathBuf,
+    pub base: i64,
+    pub size: u64,
+}
+
+/// A segment that was rolled: it is synced with the next flush, and then its indexes and the producer snapshot
+/// of its end are written.
+#[derive(Debug)]
+pub(crate) struct SealJob {
+    pub file: Arc<dyn DiskFile>,
+    pub path: PathBuf,
+    pub index: IndexBytes,
+    pub end: i64,
+    pub snapshot: Vec<u8>,
+}
+
+impl std::fmt::Debug for FlushState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlushState").field("partition", &self.id.to_string()).finish_non_exhaustive()
+    }
+}
+
+impl FlushState {
+    /// `active` and `end` are on disk already.
+    pub(crate) fn new(
+        id: PartitionId,
+        dir: PathBuf,
+        active: ActiveFile,
+        end: i64,
+        new_entries: bool,
+    ) -> Self {
+        let indexed_to = AtomicI64::new(active.base);
+        let work = Work { active: Some(active), end, new_entries, ..Work::default() };
+        Self {
+            id,
+            dir,
+            work: Mutex::new(work),
+            flushing: Mutex::new(()),
+            flushed: AtomicI64::new(end),
+            indexed_to,
+            queued: AtomicBool::new(false),
+            sink: RwLock::new(None),
+        }
+    }
+
+    pub(crate) fn set_sink(&self, sink: Weak<dyn FlushSink>) {
+        *self.sink.write() = Some(sink);
+    }
+
+    pub(crate) fn flushed(&self) -> i64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn indexed_to(&self) -> i64 {
+        self.indexed_to.load(Ordering::Acquire)
+    }
+
+    /// Bytes were appended to the active segment.
+    pub(crate) fn appended(&self, size: u64, end: i64, bytes: u64) {
+        let mut work = self.work.lock();
+        if let Some(active) = &mut work.active {
+            active.size = size;
+        }
+        work.end = end;
+        work.dirty = true;
+        work.dirty_bytes += bytes;
+    }
+
+    /// The active segment was sealed and another one begun.
+    pub(crate) fn rolled(&self, job: SealJob, active: ActiveFile) {
+        let mut work = self.work.lock();
+        work.sealed.push(job);
+        work.active = Some(active);
+        work.dirty = true;
+        work.new_entries = true;
+    }
+
+    /// The log was cut and synced; `active` ends at `end`.
+    pub(crate) fn truncated(&self, active: ActiveFile, end: i64) {
+        let mut work = self.work.lock();
+        work.generation += 1;
+        work.sealed.retain(|job| job.end <= active.base);
+        work.active = Some(active);
+        work.end = end;
+        self.flushed.fetch_min(end, Ordering::AcqRel);
+    }
+
+    /// The partition is deleted: nothing of it is flushed any more.
+    pub(crate) fn close(&self) {
+        let _flushing = self.flushing.lock();
+        let mut work = self.work.lock();
+        *work = Work { closed: true, ..Work::default() };
+    }
+
+    fn notify(&self, message: impl FnOnce(&dyn FlushSink)) {
+        let sink = self.sink.read().as_ref().and_then(Weak::upgrade);
+        if let Some(sink) = sink {
+            message(&*sink);
+        }
+    }
+}
+
+/// What came of one partition's flush.
+#[derive(Debug, Default, Clone, Copy)]
+struct Flushed {
+    bytes: u64,
+    rolled: bool,
+}
+
+/// What a flush needs beside the partition.
+#[derive(Debug)]
+pub(crate) struct FlushContext {
+    pub disk: Arc<dyn Disk>,
+    pub checkpoints: Arc<Checkpoints>,
+    pub health: Arc<DirectoryHealth>,
+    pub counters: Arc<LogCounters>,
+    pub mode: FlushMode,
+}
+
+impl FlushContext {
+    fn sync(&self, what: &std::path::Path, sync: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
+        if self.mode == FlushMode::UnsafeNoFlush {
+            return Ok(());
+        }
+        let began = Instant::now();
+        sync().map_err(|e| LogError::io("sync", what, e))?;
+        self.counters.fsync_took(began.elapsed());
+        Ok(())
+    }
+
+    fn flush(&self, state: &FlushState) -> Result<Flushed> {
+        let _flushing = state.flushing.lock();
+        let (jobs, active, end, generation, new_entries, bytes);
+        {
+            let mut work = state.work.lock();
+            if work.closed || !(work.dirty || work.new_entries) {
+                return Ok(Flushed::default());
+            }
+            jobs = std::mem::take(&mut work.sealed);
+            active = work.active.clone();
+            end = work.end;
+            generation = work.generation;
+            new_entries = std::mem::take(&mut work.new_entries);
+            bytes = std::mem::take(&mut work.dirty_bytes);
+            work.dirty = false;
+        }
+        for job in &jobs {
+            self.sync(&job.path, || job.file.sync_data())?;
+        }
+        if let Some(active) = &active {
+            self.sync(&active.path, || active.file.sync_data())?;
+        }
+        if new_entries {
+            self.sync(&state.dir, || self.disk.sync_dir(&state.dir))?;
+        }
+        LogCounters::add(&self.counters.flushes, 1);
+        self.mark(state, active.as_ref(), end, generation);
+        let flushed = state.flushed();
+        state.notify(|sink| sink.flushed(flushed));
+        // After the waiters were answered: what can be derived from the log.
+        for job in &jobs {
+            self.finish(state, job);
+        }
+        Ok(Flushed { bytes, rolled: !jobs.is_empty() })
+    }
+
+    /// Raises the flushed offset and the recovery point, unless the log was cut meanwhile.
+    fn mark(&self, state: &FlushState, active: Option<&ActiveFile>, end: i64, generation: u64) {
+        let work = state.work.lock();
+        let Some(active) = active.filter(|_| work.generation == generation && !work.closed) else { return };
+        state.flushed.fetch_max(end, Ordering::AcqRel);
+        self.checkpoints.update(state.id.topic_id, state.id.partition, |c| {
+            c.recovery_point = end;
+            c.segment = active.base;
+            c.position = active.size;
+        });
+    }
+
+    /// Index files and snapshot of a sealed segment. They are hints and can be built again, so a failure is no more
+    /// than a warning.
+    fn finish(&self, state: &FlushState, job: &SealJob) {
+        let snapshot = state.dir.join(format!("{:020}.snapshot", job.end));
+        let write = || -> Result<()> {
+            write_index(&*self.disk, &job.path, &job.index)?;
+            SNAPSHOT.write_new(&*self.disk, &snapshot, &job.snapshot)?;
+            self.disk.sync_dir(&state.dir).map_err(|e| LogError::io("sync directory", &state.dir, e))
+        };
+        match write() {
+            Ok(()) => {
+                state.indexed_to.fetch_max(job.end, Ordering::AcqRel);
+            }
+            Err(error) => {
+                tracing::warn!(partition = %state.id, %error, "could not write the index of a finished segment");
+            }
+        }
+    }
+}
+
+/// Writes both index files beside a segment.
+pub(crate) fn write_index(disk: &dyn Disk, segment: &std::path::Path, index: &IndexBytes) -> Result<()> {
+    for (extension, bytes) in [("index", &index.offsets), ("timeindex", &index.times)] {
+        crate::checked_file::write_synced(disk, &segment.with_extension(extension), bytes)?;
+    }
+    Ok(())
+}
+
+/// The thread and its queue.
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    context: FlushContext,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    /// Everybody who is to hear of a failure.
+    partitions: Mutex<Vec<Weak<FlushState>>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Arc<FlushState>>,
+    due: Option<Instant>,
+    stop: bool,
+}
+
+impl Flusher {
+    pub(crate) fn start(context: FlushContext) -> Result<Self> {
+        if context.mode == FlushMode::UnsafeNoFlush {
+            tracing::error!(
+                "AQUEDUCT_UNSAFE_NO_FLUSH is set: records are acknowledged without being on disk and a power loss loses them"
+            );
+        }
+        let shared = Arc::new(Shared {
+            context,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            partitions: Mutex::default(),
+        });
+        let run = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("log-flusher".into())
+            .spawn(move || run.run())
+            .map_err(|e| LogError::Invalid(format!("cannot start the flusher thread: {e}")))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn context(&self) -> &FlushContext {
+        &self.shared.context
+    }
+
+    /// Lets the partition hear of a failure of the directory.
+    pub(crate) fn register(&self, state: &Arc<FlushState>) {
+        let mut partitions = self.shared.partitions.lock();
+        partitions.retain(|p| p.strong_count() > 0);
+        partitions.push(Arc::downgrade(state));
+    }
+
+    pub(crate) fn request(&self, state: &Arc<FlushState>, urgency: Urgency) {
+        let now = Instant::now();
+        let due = if urgency == Urgency::Now { now } else { now + SOON };
+        let mut queue = self.shared.queue.lock();
+        if !state.queued.swap(true, Ordering::AcqRel) {
+            queue.waiting.push(Arc::clone(state));
+        }
+        if queue.due.is_none_or(|d| due < d) {
+            queue.due = Some(due);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Flushes on this thread and waits for it.
+    pub(crate) fn flush_now(&self, state: &FlushState) -> Result<()> {
+        self.shared.context.health.check()?;
+        let flushed = self.shared.context.flush(state);
+        flushed.map(|_| ()).map_err(|e| self.shared.fail(&e))
+    }
+
+    /// Flushes what is queued and ends the thread.
+    pub(crate) fn stop(&self) {
+        self.shared.queue.lock().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the flusher thread panicked");
+        }
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+enum Task {
+    Flush(Vec<Arc<FlushState>>),
+    Checkpoint,
+    Stop,
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut stored_at = Instant::now();
+        let mut unstored: Option<u64> = None;
+        loop {
+            let mut store = false;
+            match self.next_task(unstored.map(|_| stored_at + CHECKPOINT_EVERY)) {
+                Task::Flush(states) => {
+                    for state in states {
+                        let done = self.flush_one(&state);
+                        *unstored.get_or_insert(0) += done.bytes;
+                        store |= done.rolled;
+                    }
+                    store |= unstored.is_some_and(|bytes| bytes >= CHECKPOINT_BYTES)
+                        || stored_at.elapsed() >= CHECKPOINT_EVERY;
+                }
+                Task::Checkpoint => store = true,
+                Task::Stop => return,
+            }
+            if store && self.context.health.check().is_ok() {
+                stored_at = Instant::now();
+                unstored = None;
+                if let Err(error) = self.context.checkpoints.store() {
+                    // An older recovery point is as true as a newer one: more is checked after a crash.
+                    tracing::warn!(%error, "could not store the recovery points, trying again");
+                    unstored = Some(0);
+                }
+            }
+        }
+    }
+
+    fn flush_one(&self, state: &FlushState) -> Flushed {
+        // Before the work is looked at: what is appended from here on is asked for again.
+        state.queued.store(false, Ordering::Release);
+        if let Err(error) = self.context.health.check() {
+            state.notify(|sink| sink.failed(&error));
+            return Flushed::default();
+        }
+        self.context.flush(state).unwrap_or_else(|e| {
+            self.fail(&e);
+            Flushed::default()
+        })
+    }
+
+    /// Takes the directory offline and tells everybody.
+    fn fail(&self, error: &LogError) -> LogError {
+        let offline = self.context.health.fail(error);
+        tracing::error!(%error, "a sync failed: the log directory is offline until the broker is restarted");
+        let partitions: Vec<_> = self.partitions.lock().iter().filter_map(Weak::upgrade).collect();
+        for state in partitions {
+            state.notify(|sink| sink.failed(&offline));
+        }
+        offline
+    }
+
+    fn next_task(&self, checkpoint: Option<Instant>) -> Task {
+        let mut queue = self.queue.lock();
+        loop {
+            let now = Instant::now();
+            if queue.due.is_some_and(|due| due <= now) || (queue.stop && !queue.waiting.is_empty()) {
+                queue.due = None;
+                return Task::Flush(std::mem::take(&mut queue.waiting));
+            }
+            if queue.stop {
+                return Task::Stop;
+            }
+            if checkpoint.is_some_and(|at| at <= now) {
+                return Task::Checkpoint;
+            }
+            match queue.due.into_iter().chain(checkpoint).min() {
+                Some(until) => {
+                    self.wake.wait_until(&mut queue, until);
+                }
+                None => self.wake.wait(&mut queue),
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A data directory: its identity, its lock, its partitions and the thread that flushes them.
+//!
+//! Invariants: one process owns the directory; the clean-shutdown file is gone before the first write and written after the
+//! last; a directory of another incarnation of a topic is never opened as this one's.
+
+mod identity;
+mod partitions;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+
+pub use identity::DirectoryIdentity;
+pub use partitions::{OpenedPartition, PartitionSpec};
+
+use crate::checked_file::{CheckedFile, be_u64};
+use crate::checkpoints::Checkpoints;
+use crate::disk::{Disk, DiskLock};
+use crate::error::{LogError, Result};
+use crate::flusher::{DirectoryHealth, FlushContext, FlushMode, Flusher};
+use crate::log_config::LogCounters;
+use crate::partition_log::{LogContext, PartitionLog};
+use crate::tail_cache::TailBudget;
+
+const CLEAN_FILE: &str = "clean-shutdown";
+const CLEAN: CheckedFile = CheckedFile::new(*b"AQCLEANS", 1);
+
+/// How a data directory is opened.
+#[derive(Debug, Clone)]
+pub struct LogDirOptions {
+    /// Must match when the directory has one; `None` takes what is there, or makes one up.
+    pub cluster_id: Option<String>,
+    pub node_id: i32,
+    pub flush_mode: FlushMode,
+    /// Recently appended bytes kept in memory, all partitions together.
+    pub tail_bytes: usize,
+    /// And for one partition.
+    pub tail_bytes_per_partition: usize,
+    /// Threads that open partitions at the same time.
+    pub open_threads: usize,
+    /// Memory for the keys of one compaction pass.
+    pub compaction_map_bytes: usize,
+    /// Partitions (`orders-0`) that are cut where they are damaged, instead of staying offline.
+    pub repair: Vec<String>,
+}
+
+impl Default for LogDirOptions {
+    fn default() -> Self {
+        Self {
+            cluster_id: None,
+            node_id: 1,
+            flush_mode: FlushMode::Durable,
+            tail_bytes: 32 << 20,
+            tail_bytes_per_partition: 4 << 20,
+            open_threads: 4,
+            compaction_map_bytes: 16 << 20,
+            repair: Vec::new(),
+        }
+    }
+}
+
+impl LogDirOptions {
+    /// `AQUEDUCT_UNSAFE_NO_FLUSH=1` switches the flusher off, for the power-loss test that must then fail.
+    #[must_use]
+    pub fn with_environment(mut self) -> Self {
+        if std::env::var_os("AQUEDUCT_UNSAFE_NO_FLUSH").is_some_and(|v| v == "1") {
+            self.flush_mode = FlushMode::UnsafeNoFlush;
+        }
+        self
+    }
+}
+
+/// An open data directory.
+#[derive(Debug)]
+pub struct LogDir {
+    root: PathBuf,
+    identity: DirectoryIdentity,
+    clean_epoch: Option<i64>,
+    options: LogDirOptions,
+    context: Arc<LogContext>,
+    counters: Arc<LogCounters>,
+    partitions: Mutex<HashMap<(String, i32), Arc<PartitionLog>>>,
+    /// Directories of deleted partitions whose files still stand.
+    doomed: Mutex<Vec<PathBuf>>,
+    stopped: AtomicBool,
+    /// Last, so that it is given back after everything else.
+    _lock: Box<dyn DiskLock>,
+}
+
+impl LogDir {
+    /// Takes the directory, which is created when its parent exists.
+    pub fn open(disk: Arc<dyn Disk>, root: &Path, options: LogDirOptions) -> Result<Self> {
+        if !disk.exists(root).map_err(|e| LogError::io("look for", root, e))? {
+            disk.create_dir(root).map_err(|e| LogError::io("create", root, e))?;
+            // A relative directory such as `data` has the parent ``.
+            let parent =
+                root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+            disk.sync_dir(parent).map_err(|e| LogError::io("sync directory", parent, e))?;
+        }
+        let lock = take_lock(&*disk, root)?;
+        let identity =
+            DirectoryIdentity::load_or_create(&*disk, root, options.cluster_id.as_deref(), options.node_id)?;
+        let clean_epoch = take_clean_epoch(&*disk, root)?;
+        let checkpoints = Arc::new(Checkpoints::load(Arc::clone(&disk), root)?);
+        let counters = Arc::new(LogCounters::default());
+        let flusher = Flusher::start(FlushContext {
+            disk: Arc::clone(&disk),
+            checkpoints,
+            health: Arc::new(DirectoryHealth::default()),
+            counters: Arc::clone(&counters),
+            mode: options.flush_mode,
+        })?;
+        let context = Arc::new(LogContext {
+            disk,
+            root: root.to_owned(),
+            flusher,
+            budget: Arc::new(TailBudget::new(options.tail_bytes, options.tail_bytes_per_partition)),
+            clean: clean_epoch.is_some(),
+            repair: options.repair.clone(),
+        });
+        Ok(Self {
+            root: root.to_owned(),
+            identity,
+            clean_epoch,
+            options,
+            context,
+            counters,
+            partitions: Mutex::default(),
+            doomed: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            _lock: lock,
+        })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// For files that others keep in this directory.
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.context.disk)
+    }
+
+    pub fn identity(&self) -> &DirectoryIdentity {
+        &self.identity
+    }
+
+    /// The broker epoch of the last process, when it stopped cleanly. `None` after a crash and for a new directory:
+    /// then the leader epochs are raised before the first append.
+    pub fn clean_shutdown_epoch(&self) -> Option<i64> {
+        self.clean_epoch
+    }
+
+    pub fn counters(&self) -> &Arc<LogCounters> {
+        &self.counters
+    }
+
+    /// Whether the directory takes requests; a failed sync ended that until restart.
+    pub fn check_online(&self) -> Result<()> {
+        self.context.health().check()
+    }
+
+    /// Stops cleanly: everything is flushed, and the next start need not read the logs. Nothing may be appended any more.
+    pub fn stop(&self, broker_epoch: i64) -> Result<()> {
+        let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
+        for partition in &partitions {
+            if partition.check_online().is_ok() {
+                partition.stop()?;
+            }
+        }
+        self.context.flusher.stop();
+        self.context.health().check()?;
+        if self.options.flush_mode == FlushMode::UnsafeNoFlush {
+            return Ok(());
+        }
+        self.context.checkpoints().store()?;
+        self.stopped.store(true, std::sync::atomic::Ordering::Release);
+        CLEAN.replace(&*self.context.disk, &self.root.join(CLEAN_FILE), &broker_epoch.to_be_bytes())
+    }
+}
+
+fn take_lock(disk: &dyn Disk, root: &Path) -> Result<Box<dyn DiskLock>> {
+    let path = root.join(".lock");
+    let pid = std::process::id().to_string();
+    match disk.lock(&path, &pid).map_err(|e| LogError::io("lock", &path, e))? {
+        Ok(lock) => Ok(lock),
+        Err(pid) => Err(LogError::Locked { dir: root.to_owned(), pid }),
+    }
+}
+
+/// Reads the clean-shutdown file and removes it, durably: from here on a stop is unclean until it says otherwise.
+fn take_clean_epoch(disk: &dyn Disk, root: &Path) -> Result<Option<i64>> {
+    let path = root.join(CLEAN_FILE);
+    let Some((_, payload)) = CLEAN.read(disk, &path)? else { return Ok(None) };
+    disk.remove_file(&path).map_err(|e| LogError::io("remove", &path, e))?;
+    disk.sync_dir(root).map_err(|e| LogError::io("sync directory", root, e))?;
+    Ok((payload.len() == 8).then(|| be_u64(&payload).cast_signed()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Retention by time and size, and the other work that is due now and then.
+//!
+//! Invariant: only sealed segments go, oldest first, never one with data that is not flushed; the log start is stored
+//! before the first file is removed.
+
+use super::{PartitionLog, State};
+use crate::error::Result;
+use crate::index::SealedIndex;
+use crate::log_config::LogCounters;
+use crate::recovery;
+use crate::segment::Sealed;
+
+/// Segments that retention took out of the log and whose files go once the checkpoint is stored.
+#[derive(Debug)]
+pub(crate) struct Expired {
+    segments: Vec<Sealed>,
+    start: i64,
+}
+
+/// Tail caches of partitions that were silent for so long are given back.
+const IDLE_MS: i64 = 10_000;
+
+impl PartitionLog {
+    /// What is due at `now_ms`: rolls an old active segment, forgets old producers and idle memory, and takes segments out that
+    /// are past retention or below the log start. The caller stores the checkpoints, then calls [`Self::remove`].
+    pub(crate) fn housekeep(&self, now_ms: i64) -> Result<Option<Expired>> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.failed.is_some() || self.context.health().check().is_err() {
+            return Ok(None);
+        }
+        let producer_expiry = state.config.producer_expiry_ms;
+        if producer_expiry >= 0 {
+            state.producers.expire(now_ms.saturating_sub(producer_expiry));
+        }
+        state.tail.clear_idle(now_ms.saturating_sub(IDLE_MS));
+        self.adopt_index_files(state);
+        if self.active_is_due(state, now_ms) {
+            self.roll(state)?;
+        }
+        let gone = self.count_expired(state, now_ms);
+        if gone == 0 {
+            return Ok(None);
+        }
+        let start = state.sealed.get(gone).map_or(state.active.base, |s| s.base);
+        let segments = state.sealed.drain(..gone).collect();
+        self.raise_start(state, start);
+        Ok(Some(Expired { segments, start }))
+    }
+
+    /// Removes the files of expired segments.
+    pub(crate) fn remove(&self, expired: Expired) -> Result<()> {
+        let disk = &*self.context.disk;
+        for segment in &expired.segments {
+            recovery::remove_segment(disk, &segment.path)?;
+            tracing::info!(partition = %self.id, segment = %segment.path.display(), bytes = segment.size, "removed a segment");
+        }
+        LogCounters::add(&self.context.counters().deleted_segments, expired.segments.len() as u64);
+        recovery::remove_old_snapshots(disk, &self.dir, expired.start)
+    }
+
+    /// A segment that is written no more is compacted or deleted only once it is sealed.
+    fn active_is_due(&self, state: &State, now_ms: i64) -> bool {
+        let config = &state.config;
+        let Some(first_append) = state.active.first_append.filter(|_| state.active.size > 0) else {
+            return false;
+        };
+        let rolls = config.segment_ms >= 0 && now_ms.saturating_sub(first_append) >= config.segment_ms;
+        let newest = state.active.max_timestamp().map_or(i64::MAX, |(timestamp, _)| timestamp);
+        let expired = config.delete
+            && config.retention_ms >= 0
+            && newest >= 0
+            && newest < now_ms.saturating_sub(config.retention_ms);
+        rolls || expired
+    }
+
+    fn count_expired(&self, state: &State, now_ms: i64) -> usize {
+        let config = &state.config;
+        let flushed = self.flush.flushed();
+        let mut size = state.sealed.iter().map(|s| s.size).sum::<u64>() + state.active.size;
+        let mut gone = 0;
+        for (at, segment) in state.sealed.iter().enumerate() {
+            let end = state.sealed.get(at + 1).map_or(state.active.base, |s| s.base);
+            if end > flushed {
+                break;
+            }
+            let limit = u64::try_from(config.retention_bytes).ok();
+            let too_large = config.delete && limit.is_some_and(|limit| size - segment.size >= limit);
+            let old =
+                |(timestamp, _)| timestamp >= 0 && timestamp < now_ms.saturating_sub(config.retention_ms);
+            let too_old = config.delete && config.retention_ms >= 0 && segment.max_timestamp.is_some_and(old);
+            if !(too_large || too_old || end <= state.start) {
+                break;
+            }
+            size -= segment.size;
+            gone = at + 1;
+        }
+        gone
+    }
+
+    /// Indexes of finished segments are read from their files from now on.
+    fn adopt_index_files(&self, state: &mut State) {
+        let indexed = self.flush.indexed_to();
+        let bases: Vec<i64> =
+            state.sealed.iter().skip(1).map(|s| s.base).chain([state.active.base]).collect();
+        for (segment, end) in state.sealed.iter_mut().zip(bases) {
+            if end <= indexed
+                && matches!(segment.index, SealedIndex::Memory(_))
+                && let Some(files) = SealedIndex::open(&*self.context.disk, &segment.path)
+            {
+                segment.index = files;
+            }
+        }
+    }
+}

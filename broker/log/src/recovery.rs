@@ -1,0 +1,277 @@
+//! Opening a partition's directory after a clean stop, a crash or a power loss.
+//!
+//! Invariants: below the recovery point any error takes the partition offline; past it the first batch that does not hold or
+//! does not continue the log is a torn tail, which is cut and kept aside. What is found past the recovery point is synced
+//! before it counts as flushed.
+
+mod files;
+mod scan;
+
+use std::path::Path;
+
+pub(crate) use files::{
+    finish_swap, read_owner, remove_index, remove_old_snapshots, remove_segment, remove_snapshots, swap_name,
+};
+
+use crate::checkpoints::Checkpoint;
+use crate::disk::Disk;
+use crate::epochs::LeaderEpochs;
+use crate::error::{LogError, Result};
+use crate::flusher::write_index;
+use crate::index::{IndexBuilder, SealedIndex};
+use crate::log_config::{LogConfig, PartitionId};
+use crate::partition_log::LogContext;
+use crate::partition_log::cut_replay as replay;
+use crate::producer_state::{ProducerStates, SNAPSHOT};
+use crate::segment::{Active, Sealed, base_of};
+use scan::{Found, Scan};
+
+/// A partition as it was found.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub sealed: Vec<Sealed>,
+    pub active: Active,
+    pub start: i64,
+    pub end: i64,
+    pub epochs: LeaderEpochs,
+    pub producers: ProducerStates,
+    /// The directory has entries that were not synced.
+    pub new_entries: bool,
+}
+
+/// Opens, or creates, the partition's directory.
+pub(crate) fn load(
+    context: &LogContext,
+    id: &PartitionId,
+    dir: &Path,
+    config: &LogConfig,
+    now_ms: i64,
+) -> Result<Loaded> {
+    files::prepare(&*context.disk, &context.root, dir, id)?;
+    let found = Load { context, id, dir, config, now_ms }.run();
+    found.map_err(|e| match e {
+        LogError::Corrupt { .. } => {
+            context.counters().offline_partitions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            offline(&context.root, id, &e)
+        }
+        other => other,
+    })
+}
+
+/// What a request to a damaged partition hears: what is wrong, and how to mend it.
+pub(crate) fn offline(root: &Path, id: &PartitionId, error: &LogError) -> LogError {
+    let advice = format!(
+        "restore the file from a copy, or cut the log there by starting once with `aqueduct broker --data-dir {} \
+         --repair-partition {id}`, which keeps what it cuts",
+        root.display()
+    );
+    LogError::Offline { what: format!("partition `{id}`"), reason: error.with_advice(&advice).to_string() }
+}
+
+struct Load<'a> {
+    context: &'a LogContext,
+    id: &'a PartitionId,
+    dir: &'a Path,
+    config: &'a LogConfig,
+    now_ms: i64,
+}
+
+impl Load<'_> {
+    fn disk(&self) -> &dyn Disk {
+        &*self.context.disk
+    }
+
+    fn run(&self) -> Result<Loaded> {
+        files::finish_swaps(self.disk(), self.dir)?;
+        let mut bases = files::segments(self.disk(), self.dir)?;
+        let known = self.context.checkpoints().get(self.id.topic_id, self.id.partition);
+        let checkpoint = known.unwrap_or_default();
+        let start =
+            checkpoint.log_start.max(if known.is_none() { bases.first().map_or(0, |b| b.0) } else { 0 });
+        if bases.is_empty() {
+            return self.empty(&checkpoint, start);
+        }
+        // Retention stored the log start before it removed these, or was about to.
+        while bases.len() > 1 && bases[1].0 <= start {
+            remove_segment(self.disk(), &crate::segment::segment_path(self.dir, bases.remove(0).0))?;
+        }
+        let repair = self.context.repairs(self.id);
+        if bases[0].0 > start && !repair {
+            return Err(LogError::corrupt(
+                self.dir,
+                0,
+                format!("the segment with offset {start} is missing"),
+            ));
+        }
+        let start = start.max(bases[0].0);
+        let last = bases[bases.len() - 1];
+        let clean =
+            (last.0, last.1) == (checkpoint.segment, checkpoint.position) && self.context.clean && !repair;
+        if clean && let Some(loaded) = self.clean(&bases, &checkpoint, start)? {
+            return Ok(loaded);
+        }
+        let recovery_point = if repair { start } else { checkpoint.recovery_point.max(start) };
+        self.scan(&bases, recovery_point, start, repair)
+    }
+
+    /// A new partition, or one whose files are all gone although they should not be.
+    fn empty(&self, checkpoint: &Checkpoint, start: i64) -> Result<Loaded> {
+        if checkpoint.recovery_point > start && !self.context.repairs(self.id) {
+            let what =
+                format!("all segments are missing, the log held {start} to {}", checkpoint.recovery_point);
+            return Err(LogError::corrupt(self.dir, 0, what));
+        }
+        let base = checkpoint.recovery_point.max(start);
+        let active = Active::create(self.disk(), self.dir, base)?;
+        let (epochs, producers) = Default::default();
+        self.checkpoint(&active, base, base);
+        Ok(Loaded {
+            sealed: Vec::new(),
+            active,
+            start: base,
+            end: base,
+            epochs,
+            producers,
+            new_entries: true,
+        })
+    }
+
+    /// After a clean stop everything is where the checkpoint says. `None` when something is missing after all.
+    fn clean(&self, bases: &[(i64, u64)], checkpoint: &Checkpoint, start: i64) -> Result<Option<Loaded>> {
+        let end = checkpoint.recovery_point;
+        let (Some(producers), Ok(Some(epochs))) =
+            (self.snapshot(end), LeaderEpochs::load(self.disk(), self.dir))
+        else {
+            return Ok(None);
+        };
+        let (last, before) = bases.split_last().expect("there are segments");
+        let sealed = before.iter().map(|(base, _)| self.open(*base)).collect::<Result<Vec<_>>>()?;
+        let Sealed { base, path, file, size, index, max_timestamp } = self.open(last.0)?;
+        let index = IndexBuilder::resume(index.load()?, base);
+        let first_append = max_timestamp.map(|(timestamp, _)| timestamp.min(self.now_ms));
+        let active = Active { base, path, file, size, index, first_append };
+        Ok(Some(Loaded { sealed, active, start, end, epochs, producers, new_entries: false }))
+    }
+
+    fn scan(&self, bases: &[(i64, u64)], recovery_point: i64, start: i64, repair: bool) -> Result<Loaded> {
+        let first = bases.partition_point(|(base, _)| *base <= recovery_point).saturating_sub(1);
+        let first = if repair { 0 } else { first };
+        let mut sealed =
+            bases[..first].iter().map(|(base, _)| self.open(*base)).collect::<Result<Vec<_>>>()?;
+        let from = bases[first].0;
+        let (snapshot, mut producers) = load_snapshot(self.disk(), self.dir, start, from)?;
+        let stored = LeaderEpochs::load(self.disk(), self.dir).unwrap_or_else(|error| {
+            tracing::warn!(partition = %self.id, %error, "building the epochs again from the log");
+            None
+        });
+        let mut epochs = stored.clone().unwrap_or_default();
+        for segment in &sealed {
+            if snapshot < from {
+                replay(segment, snapshot, &mut producers, Some(self.now_ms))?;
+            }
+            if stored.is_none() {
+                scan::read_epochs(segment, &mut epochs)?;
+            }
+        }
+        let scan = Scan {
+            disk: self.disk(),
+            dir: self.dir,
+            id: self.id,
+            counters: self.context.counters(),
+            interval: self.config.index_interval_bytes,
+            now_ms: self.now_ms,
+            recovery_point,
+            repair,
+        };
+        let Found { mut segments, end, changed } =
+            scan.run(&bases[first..], &mut epochs, &mut producers, snapshot)?;
+        epochs.truncate_to(end);
+        epochs.trim_to(start);
+        if stored.as_ref() != Some(&epochs) {
+            epochs.store(self.disk(), self.dir)?;
+        }
+        remove_snapshots(self.disk(), self.dir, |at| at > end)?;
+        let active = segments.pop().expect("a scan leaves at least one segment");
+        // The page cache may hold what the disk does not.
+        if changed || end > recovery_point {
+            for segment in segments.iter().chain([&active]) {
+                segment.file.sync_data().map_err(|e| LogError::io("sync", &segment.path, e))?;
+            }
+            self.disk().sync_dir(self.dir).map_err(|e| LogError::io("sync directory", self.dir, e))?;
+        }
+        for segment in segments {
+            let segment = seal(segment);
+            if let SealedIndex::Memory(index) = &segment.index
+                && let Err(error) = write_index(self.disk(), &segment.path, index)
+            {
+                tracing::warn!(%error, "could not write the index of a recovered segment");
+            }
+            sealed.push(segment);
+        }
+        self.checkpoint(&active, start.min(end), end);
+        Ok(Loaded { sealed, active, start: start.min(end), end, epochs, producers, new_entries: false })
+    }
+
+    /// In memory; the directory stores it when all partitions are open.
+    fn checkpoint(&self, active: &Active, start: i64, end: i64) {
+        self.context.checkpoints().update(self.id.topic_id, self.id.partition, |c| {
+            *c = Checkpoint {
+                log_start: start,
+                recovery_point: end,
+                segment: active.base,
+                position: active.size,
+                cleaned_to: c.cleaned_to.min(end),
+            };
+        });
+    }
+
+    fn open(&self, base: i64) -> Result<Sealed> {
+        Sealed::open(self.disk(), self.dir, base, self.config.index_interval_bytes)
+    }
+
+    fn snapshot(&self, at: i64) -> Option<ProducerStates> {
+        let (_, payload) =
+            SNAPSHOT.read(self.disk(), &self.dir.join(format!("{at:020}.snapshot"))).ok()??;
+        ProducerStates::decode(&payload)
+    }
+}
+
+fn seal(mut active: Active) -> Sealed {
+    let max_timestamp = active.max_timestamp();
+    let index = SealedIndex::Memory(active.index.seal(active.base));
+    Sealed {
+        base: active.base,
+        path: active.path,
+        file: active.file,
+        size: active.size,
+        index,
+        max_timestamp,
+    }
+}
+
+/// The last whole snapshot at or below `up_to`, and its offset; else an empty one at the log start.
+pub(crate) fn load_snapshot(
+    disk: &dyn Disk,
+    dir: &Path,
+    start: i64,
+    up_to: i64,
+) -> Result<(i64, ProducerStates)> {
+    let list = disk.list(dir).map_err(|e| LogError::io("list", dir, e))?;
+    let mut offsets: Vec<i64> = list.iter().filter_map(|e| base_of(&e.name, "snapshot")).collect();
+    offsets.retain(|at| *at <= up_to);
+    while let Some(at) = offsets.pop() {
+        let path = dir.join(format!("{at:020}.snapshot"));
+        match SNAPSHOT.read(disk, &path).map(|s| s.and_then(|(_, payload)| ProducerStates::decode(&payload)))
+        {
+            Ok(Some(producers)) => return Ok((at, producers)),
+            Ok(None) => {
+                tracing::warn!(snapshot = %path.display(), "not a producer snapshot, using an older one")
+            }
+            Err(error) => tracing::warn!(%error, "using an older producer snapshot"),
+        }
+    }
+    Ok((start, ProducerStates::default()))
+}
+
+#[cfg(test)]
+mod tests;

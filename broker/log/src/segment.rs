@@ -1,0 +1,216 @@
+//! One segment of a log: a file of batches that begins at its base offset, and its indexes.
+//!
+//! Invariant: only the last segment of a log is written; the others change as a whole, by compaction, or go.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::batch_scan::{BatchScan, Step, crc_holds};
+use crate::disk::{Disk, DiskFile, OpenMode, read_full_at};
+use crate::error::{LogError, Result};
+use crate::index::{IndexBuilder, SealedIndex};
+
+use aqueduct_wire::BatchHeader;
+use aqueduct_wire::batch::HEADER_LEN;
+
+/// `<base offset, 20 digits>.log`
+pub(crate) fn segment_path(dir: &Path, base: i64) -> PathBuf {
+    dir.join(format!("{base:020}.log"))
+}
+
+/// The base offset in a file name such as `00000000000000000042.log`.
+pub(crate) fn base_of(name: &str, extension: &str) -> Option<i64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// A segment that is written no more. Cheap to clone, so that reads need no lock.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    pub base: i64,
+    pub path: PathBuf,
+    pub file: Arc<dyn DiskFile>,
+    pub size: u64,
+    pub index: SealedIndex,
+    /// The largest timestamp and the base offset of its batch; `None` when the segment holds no batch.
+    pub max_timestamp: Option<(i64, i64)>,
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub base: i64,
+    pub path: PathBuf,
+    pub file: Arc<dyn DiskFile>,
+    pub size: u64,
+    pub index: IndexBuilder,
+    /// When its first batch was appended; `None` while it is empty.
+    pub first_append: Option<i64>,
+}
+
+impl Active {
+    /// Creates the file; it lasts after the directory was synced.
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, base: i64) -> Result<Self> {
+        let path = segment_path(dir, base);
+        let file = disk.open(&path, OpenMode::Create).map_err(|e| LogError::io("create", &path, e))?;
+        Ok(Self { base, path, file, size: 0, index: IndexBuilder::default(), first_append: None })
+    }
+
+    pub(crate) fn note(&mut self, header: &BatchHeader, now_ms: i64, interval: usize) {
+        self.index.add(
+            self.base,
+            header.base_offset,
+            self.size,
+            header.size(),
+            header.max_timestamp,
+            interval,
+        );
+        self.size += header.size() as u64;
+        self.first_append.get_or_insert(now_ms);
+    }
+
+    pub(crate) fn max_timestamp(&self) -> Option<(i64, i64)> {
+        self.index.max_timestamp()
+    }
+
+    /// Where to look for `offset`: a position at or before its batch.
+    pub(crate) fn position_for(&self, offset: i64) -> u64 {
+        self.index.lookup(self.base, offset).map_or(0, |(_, position)| position)
+    }
+}
+
+impl Sealed {
+    /// Opens a finished segment. Index files that are missing or cannot be right are built again from the batches.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, base: i64, interval: usize) -> Result<Self> {
+        let path = segment_path(dir, base);
+        let file = disk.open(&path, OpenMode::Write).map_err(|e| LogError::io("open", &path, e))?;
+        let size = file.len().map_err(|e| LogError::io("read", &path, e))?;
+        let index = SealedIndex::open(disk, &path);
+        let max_timestamp = index.as_ref().and_then(|i| i.max_timestamp(base).ok().flatten());
+        let mut segment =
+            Self { base, path, file, size, index: SealedIndex::Memory(Default::default()), max_timestamp };
+        match index {
+            Some(index) if size == 0 || max_timestamp.is_some() => segment.index = index,
+            _ => segment.rebuild_index(interval)?,
+        }
+        Ok(segment)
+    }
+
+    /// Builds the indexes again from the batches' headers.
+    pub(crate) fn rebuild_index(&mut self, interval: usize) -> Result<()> {
+        let mut index = IndexBuilder::default();
+        let mut scan = self.scan(0, false);
+        loop {
+            match scan.step()? {
+                Step::Batch { header: h, position, .. } => {
+                    index.add(self.base, h.base_offset, position, h.size(), h.max_timestamp, interval);
+                }
+                Step::End => break,
+                Step::Broken { position, what } => return Err(LogError::corrupt(&self.path, position, what)),
+            }
+        }
+        self.max_timestamp = index.max_timestamp();
+        self.index = SealedIndex::Memory(index.seal(self.base));
+        Ok(())
+    }
+
+    pub(crate) fn scan(&self, position: u64, check_crc: bool) -> BatchScan {
+        BatchScan::new(Arc::clone(&self.file), self.path.clone(), position, self.size, check_crc)
+    }
+
+    /// Where to look for `offset`: a position at or before its batch, where a batch does begin.
+    pub(crate) fn position_for(&self, offset: i64) -> u64 {
+        let Ok(Some((batch, position))) = self.index.lookup(self.base, offset) else { return 0 };
+        let mut header = [0; HEADER_LEN];
+        let whole = matches!(read_full_at(&*self.file, &mut header, position), Ok(HEADER_LEN));
+        match BatchHeader::parse(&header) {
+            Ok(found) if whole && found.base_offset == batch => position,
+            _ => {
+                tracing::warn!(segment = %self.path.display(), position, "the index does not fit the segment, scanning it");
+                0
+            }
+        }
+    }
+}
+
+/// An index entry leads to within a few KiB of the batch.
+const SEEK_CHUNK: usize = 8 << 10;
+
+/// A stretch of a segment to be read without holding the log's lock.
+#[derive(Debug)]
+pub(crate) struct Extent {
+    pub path: PathBuf,
+    pub file: Arc<dyn DiskFile>,
+    pub position: u64,
+    pub end: u64,
+}
+
+impl Extent {
+    /// Whole batches from the one that holds `offset` on, below `up_to`: up to `max_bytes`, but at least one.
+    /// Each is checked against its CRC. Also the offset after the last of them.
+    pub(crate) fn read(mut self, offset: i64, max_bytes: usize, up_to: i64) -> Result<(Bytes, i64)> {
+        if !self.seek(offset)? {
+            return Ok((Bytes::new(), offset));
+        }
+        let room = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let mut buf = vec![0; max_bytes.max(HEADER_LEN).min(room)];
+        self.fill(&mut buf, 0)?;
+        let first = self.header(&buf)?;
+        if first.size() > buf.len() {
+            let have = buf.len();
+            buf.resize(first.size().min(room), 0);
+            self.fill(&mut buf, have)?;
+        }
+        let (mut done, mut next) = (0, offset);
+        while buf.len() - done >= HEADER_LEN {
+            let header = self.header(&buf[done..])?;
+            let Some(batch) = buf.get(done..done + header.size()) else { break };
+            if header.next_offset() > up_to {
+                break;
+            }
+            if !crc_holds(&header, batch) {
+                let at = self.position + done as u64;
+                return Err(LogError::corrupt(&self.path, at, "the batch does not match its CRC"));
+            }
+            done += header.size();
+            next = header.next_offset();
+        }
+        buf.truncate(done);
+        Ok((Bytes::from(buf), next))
+    }
+
+    /// Moves on to the batch that holds `offset`, or the first one after; `false` when there is none.
+    fn seek(&mut self, offset: i64) -> Result<bool> {
+        let file = Arc::clone(&self.file);
+        let mut scan =
+            BatchScan::new(file, self.path.clone(), self.position, self.end, false).with_chunk(SEEK_CHUNK);
+        loop {
+            match scan.step()? {
+                Step::Batch { header, position, .. } if header.last_offset() >= offset => {
+                    self.position = position;
+                    return Ok(true);
+                }
+                Step::Batch { .. } => {}
+                Step::End => return Ok(false),
+                Step::Broken { position, what } => return Err(LogError::corrupt(&self.path, position, what)),
+            }
+        }
+    }
+
+    fn fill(&self, buf: &mut [u8], from: usize) -> Result<()> {
+        let position = self.position + from as u64;
+        match read_full_at(&*self.file, &mut buf[from..], position) {
+            Ok(n) if n == buf.len() - from => Ok(()),
+            // Truncated meanwhile: that is no damage.
+            Ok(_) => Err(LogError::io("read", &self.path, io::ErrorKind::UnexpectedEof.into())),
+            Err(e) => Err(LogError::io("read", &self.path, e)),
+        }
+    }
+
+    fn header(&self, buf: &[u8]) -> Result<BatchHeader> {
+        BatchHeader::parse(buf).map_err(|e| LogError::corrupt(&self.path, self.position, e.to_string()))
+    }
+}
