@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use aqueduct_log::Disk;
+use aqueduct_log::{Disk, LogError};
 
 pub use encoding::DecodeError;
 pub use raft::MetaError;
@@ -29,6 +29,9 @@ pub enum ChangeError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// The change is decided, but the disk did not let it be carried out.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// The metadata of this node and the way to change it.

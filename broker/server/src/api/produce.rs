@@ -1,0 +1,142 @@
+//! Produce. The batches are handed to their partitions in the call, so requests of one connection are appended in the
+//! order in which they came; only the answer is awaited.
+
+use std::sync::Arc;
+
+use aqueduct_wire::error_code::ErrorCode;
+use aqueduct_wire::messages::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
+};
+
+use super::{Ask, codes};
+use crate::clock::wall_ms;
+use crate::net::{Answer, Reply};
+use crate::node::Node;
+use crate::partition::{Acks, AppendError, Appended, Appending, TopicReplicas, check_batch};
+
+/// From this version on topics are named by their id.
+const BY_ID: i16 = 13;
+
+struct Topic {
+    answer: TopicProduceResponse,
+    partitions: Vec<(i32, Fate)>,
+}
+
+enum Fate {
+    Known(ErrorCode),
+    Appending(Appending),
+}
+
+pub(super) fn produce(node: &Arc<Node>, ask: Ask, request: ProduceRequest) -> Answer {
+    let acks = match request.acks {
+        0 => Some(Acks::None),
+        1 => Some(Acks::Leader),
+        -1 => Some(Acks::All),
+        _ => None,
+    };
+    let refused = match acks {
+        None => Some(ErrorCode::InvalidRequiredAcks),
+        Some(_) if request.transactional_id.is_some() => Some(ErrorCode::InvalidTxnState),
+        Some(_) => None,
+    };
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for data in request.topic_data {
+        let found = if ask.version >= BY_ID {
+            node.partitions.topic_by_id(data.topic_id).ok_or(ErrorCode::UnknownTopicId)
+        } else {
+            node.partitions.topic(&data.name).ok_or(ErrorCode::UnknownTopicOrPartition)
+        };
+        let fate = |partition: PartitionProduceData| {
+            let index = partition.index;
+            let fate = match (refused, &found) {
+                (Some(code), _) => Fate::Known(code),
+                (None, Err(code)) => Fate::Known(*code),
+                (None, Ok(topic)) => hand_over(node, topic, partition, acks.unwrap_or(Acks::All)),
+            };
+            (index, fate)
+        };
+        let partitions = data.partition_data.into_iter().map(fate).collect();
+        let answer = TopicProduceResponse { name: data.name, topic_id: data.topic_id, ..Default::default() };
+        topics.push(Topic { answer, partitions });
+    }
+    let silent = acks == Some(Acks::None);
+    Answer::Later(Box::pin(async move {
+        let (response, failed) = settle(topics).await;
+        match (silent, failed) {
+            (false, _) => ask.reply(&response),
+            (true, None) => Reply::None,
+            // Without an answer, the end of the connection is the only way to say that something was not taken.
+            (true, Some(code)) => Reply::Close(format!("a produce with acks=0 failed: {}", code.name())),
+        }
+    }))
+}
+
+fn hand_over(node: &Node, topic: &TopicReplicas, data: PartitionProduceData, acks: Acks) -> Fate {
+    let Some(replica) = topic.partition(data.index) else {
+        return Fate::Known(ErrorCode::UnknownTopicOrPartition);
+    };
+    if topic.is_internal() {
+        return Fate::Known(ErrorCode::InvalidTopicException);
+    }
+    let now = wall_ms();
+    let records = data.records.map(|records| records.to_bytes()).unwrap_or_default();
+    node.metrics.bytes_in(records.len());
+    let config = replica.config();
+    let outcome = match check_batch(records, &config, now) {
+        Ok(batch) => return Fate::Appending(replica.submit(batch, acks, now)),
+        Err(error) => Err(error),
+    };
+    Fate::Appending(Appending::settled(outcome))
+}
+
+async fn settle(topics: Vec<Topic>) -> (ProduceResponse, Option<ErrorCode>) {
+    let mut response = ProduceResponse::default();
+    let mut failed = None;
+    for Topic { mut answer, partitions } in topics {
+        for (index, fate) in partitions {
+            let partition = match fate {
+                Fate::Known(code) => refusal(index, code, None),
+                Fate::Appending(appending) => match appending.await {
+                    Ok(appended) => success(index, appended),
+                    Err(error) => {
+                        report(&error);
+                        refusal(index, codes::append(&error), Some(error.to_string()))
+                    }
+                },
+            };
+            if partition.error_code != ErrorCode::None as i16 {
+                failed = Some(ErrorCode::from_code(partition.error_code));
+            }
+            answer.partition_responses.push(partition);
+        }
+        response.responses.push(answer);
+    }
+    (response, failed)
+}
+
+fn success(index: i32, appended: Appended) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        base_offset: appended.base_offset,
+        log_append_time_ms: appended.log_append_time,
+        log_start_offset: appended.log_start,
+        ..PartitionProduceResponse::default()
+    }
+}
+
+fn refusal(index: i32, code: ErrorCode, message: Option<String>) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        error_code: code as i16,
+        base_offset: -1,
+        error_message: message.map(Into::into),
+        ..PartitionProduceResponse::default()
+    }
+}
+
+fn report(error: &AppendError) {
+    // The log names the disk's errors itself.
+    if !matches!(error, AppendError::Storage(_)) {
+        tracing::debug!(%error, "refused a batch");
+    }
+}

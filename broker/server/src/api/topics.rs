@@ -1,0 +1,171 @@
+//! CreateTopics, DeleteTopics and CreatePartitions: answered after the change is committed and carried out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use aqueduct_wire::ByteString;
+use aqueduct_wire::error_code::ErrorCode;
+use aqueduct_wire::messages::{
+    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult, CreateTopicsRequest,
+    CreateTopicsResponse, DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
+};
+
+use super::{Ask, codes, configs};
+use crate::meta::ChangeError;
+use crate::meta::controller::{NewTopic, Refusal};
+use crate::meta::image::Topic;
+use crate::node::Node;
+use crate::topic_config::InvalidConfig;
+
+pub(super) async fn create_topics(
+    node: Arc<Node>,
+    _ask: Ask,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut times: HashMap<ByteString, usize> = HashMap::new();
+    for topic in &request.topics {
+        *times.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut response = CreateTopicsResponse::default();
+    for topic in request.topics {
+        let name = topic.name.clone();
+        if times.get(&name).is_some_and(|times| *times > 1) {
+            let message = format!("topic `{name}` stands twice in the request");
+            response.topics.push(refusal(name, ErrorCode::InvalidRequest, message));
+            continue;
+        }
+        let outcome = match new_topic(&topic) {
+            Ok(topic) => node.create_topic(topic, request.validate_only).await,
+            Err(error) => Err(error),
+        };
+        response.topics.push(match outcome {
+            Ok(topic) => created(&node, &topic, request.validate_only),
+            Err(error) => refusal(name, codes::change(&error), error.to_string()),
+        });
+    }
+    response
+}
+
+fn new_topic(topic: &CreatableTopic) -> Result<NewTopic, ChangeError> {
+    let mut configs = BTreeMap::new();
+    for config in &topic.configs {
+        let Some(value) = &config.value else {
+            let (name, value) = (config.name.to_string(), "null".to_owned());
+            let reason = "a value is needed".to_owned();
+            return Err(Refusal::from(InvalidConfig::Value { name, value, reason }).into());
+        };
+        configs.insert(config.name.to_string(), value.to_string());
+    }
+    let assignments: BTreeMap<i32, Vec<i32>> = topic
+        .assignments
+        .iter()
+        .map(|assignment| (assignment.partition_index, assignment.broker_ids.clone()))
+        .collect();
+    if assignments.len() != topic.assignments.len() {
+        return Err(Refusal::InvalidAssignment("a partition stands twice".to_owned()).into());
+    }
+    Ok(NewTopic {
+        name: topic.name.to_string(),
+        id: Uuid::new_v4(),
+        partitions: topic.num_partitions,
+        replication_factor: topic.replication_factor,
+        assignments,
+        configs,
+    })
+}
+
+fn created(node: &Node, topic: &Topic, validate_only: bool) -> CreatableTopicResult {
+    let config = |config: configs::Entry| CreatableTopicConfigs {
+        name: config.name.into(),
+        value: Some(config.value.into()),
+        read_only: false,
+        config_source: config.source,
+        is_sensitive: false,
+    };
+    let factor = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+    CreatableTopicResult {
+        name: topic.name.as_ref().into(),
+        topic_id: if validate_only { Uuid::nil() } else { topic.id },
+        num_partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
+        replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
+        configs: Some(configs::of_topic(node, topic).into_iter().map(config).collect()),
+        ..CreatableTopicResult::default()
+    }
+}
+
+fn refusal(name: ByteString, code: ErrorCode, message: String) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name,
+        error_code: code as i16,
+        error_message: Some(message.into()),
+        // Java's client does not take null here.
+        configs: Some(Vec::new()),
+        ..CreatableTopicResult::default()
+    }
+}
+
+pub(super) async fn delete_topics(
+    node: Arc<Node>,
+    ask: Ask,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    let by_name = |name| DeleteTopicState { name: Some(name), topic_id: Uuid::nil() };
+    let states = if ask.version >= 6 {
+        request.topics
+    } else {
+        request.topic_names.into_iter().map(by_name).collect()
+    };
+    let mut response = DeleteTopicsResponse::default();
+    for state in states {
+        response.responses.push(delete_one(&node, state).await);
+    }
+    response
+}
+
+async fn delete_one(node: &Arc<Node>, state: DeleteTopicState) -> DeletableTopicResult {
+    let mut result =
+        DeletableTopicResult { name: state.name.clone(), topic_id: state.topic_id, ..Default::default() };
+    let image = node.meta.image();
+    let found = match &state.name {
+        Some(name) => image.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_string())),
+        None => image.topic_by_id(state.topic_id).ok_or(Refusal::UnknownTopicId(state.topic_id)),
+    };
+    let outcome = match found {
+        Ok(topic) => {
+            result.name = Some(topic.name.as_ref().into());
+            result.topic_id = topic.id;
+            node.delete_topic(&topic.name).await
+        }
+        Err(refusal) => Err(refusal.into()),
+    };
+    if let Err(error) = outcome {
+        result.error_code = codes::change(&error) as i16;
+        result.error_message = Some(error.to_string().into());
+    }
+    result
+}
+
+pub(super) async fn create_partitions(
+    node: Arc<Node>,
+    _ask: Ask,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
+    let mut response = CreatePartitionsResponse::default();
+    for topic in request.topics {
+        let CreatePartitionsTopic { name, count, assignments } = topic;
+        let assignments: Option<Vec<Vec<i32>>> =
+            assignments.map(|list| list.into_iter().map(|assignment| assignment.broker_ids).collect());
+        let outcome =
+            node.create_partitions(&name, count, assignments.as_deref(), request.validate_only).await;
+        let mut result = CreatePartitionsTopicResult { name, ..Default::default() };
+        if let Err(error) = outcome {
+            result.error_code = codes::change(&error) as i16;
+            result.error_message = Some(error.to_string().into());
+        }
+        response.results.push(result);
+    }
+    response
+}

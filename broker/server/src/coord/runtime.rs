@@ -1,0 +1,575 @@
+//! Runs the shards: requests in, records to `__consumer_offsets`, replies out, and time.
+//! Invariant: the order of a shard's records in the log is the order of its decisions (both happen under its lock), and
+//! nothing is acknowledged before its record is flushed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::group::{
+    GroupError, JoinRequest, Joined, Leaving, Output, ReplyTo, Rules, SyncRequest, Synced,
+};
+use super::records;
+use super::shard::{Change, Committed, Shard, Slot, TopicPartition};
+use crate::clock::{SteadyClock, wall_ms};
+use crate::config::GroupConfig;
+use crate::partition::{Acks, AppendError, Replica};
+
+/// How long a request waits for a shard that is still being read from the log.
+const LOAD_PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes read at a time while loading.
+const LOAD_BYTES: usize = 1 << 20;
+/// Longest sleep between looks at the clock.
+const LONG: i64 = 3_600_000;
+
+/// Why a group request cannot be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CoordError {
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    #[error("the groups are still being read from the log")]
+    Loading,
+    #[error("this broker does not coordinate the group")]
+    NotCoordinator,
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+type JoinReply = Result<Joined, (CoordError, String)>;
+
+pub(crate) struct Coordinator {
+    shards: RwLock<Vec<Arc<Cell>>>,
+    config: GroupConfig,
+    rules: Rules,
+    clock: SteadyClock,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// A deadline nearer than the known ones has come up.
+    nearer: Notify,
+}
+
+/// A shard, the partition it lives in and the requests that wait for its groups.
+struct Cell {
+    replica: Arc<Replica>,
+    loaded: watch::Sender<Load>,
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    Reading,
+    Ready,
+    Failed,
+}
+
+#[derive(Default)]
+struct Live {
+    shard: Shard,
+    joins: HashMap<ReplyTo, oneshot::Sender<JoinReply>>,
+    syncs: HashMap<ReplyTo, oneshot::Sender<Result<Synced, CoordError>>>,
+    next_reply: u64,
+    /// When to look at which group; an entry may be early, never late.
+    deadlines: BTreeSet<(i64, String)>,
+    scheduled: HashMap<String, i64>,
+}
+
+impl Live {
+    fn reply(&mut self) -> ReplyTo {
+        self.next_reply += 1;
+        ReplyTo(self.next_reply)
+    }
+
+    /// Notes when the group needs time again. `true` if that is before everything known.
+    fn schedule(&mut self, group: &str) -> bool {
+        let next = self.shard.slot(group).and_then(|slot| slot.group.next_deadline());
+        let known = self.scheduled.get(group).copied();
+        let Some(next) = next else { return false };
+        if known.is_some_and(|known| known <= next) {
+            return false;
+        }
+        let first = self.deadlines.first().is_none_or(|(first, _)| next < *first);
+        if let Some(known) = known {
+            self.deadlines.remove(&(known, group.to_owned()));
+        }
+        self.deadlines.insert((next, group.to_owned()));
+        self.scheduled.insert(group.to_owned(), next);
+        first
+    }
+}
+
+impl Coordinator {
+    pub(crate) fn new(config: GroupConfig, tasks: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+        let rules = Rules {
+            min_session_timeout_ms: config.min_session_timeout_ms,
+            max_session_timeout_ms: config.max_session_timeout_ms,
+            initial_rebalance_delay_ms: config.initial_rebalance_delay_ms,
+            max_size: config.max_size,
+        };
+        let coordinator = Arc::new(Self {
+            shards: RwLock::default(),
+            config,
+            rules,
+            clock: SteadyClock::new(),
+            tasks: tasks.clone(),
+            stop,
+            nearer: Notify::new(),
+        });
+        tasks.spawn(Arc::clone(&coordinator).keep_time());
+        coordinator
+    }
+
+    /// Takes over the partitions of the offsets topic, in order. Called once, when the topic is there.
+    pub(crate) fn take_over(self: &Arc<Self>, replicas: Vec<Arc<Replica>>) {
+        let mut shards = self.shards.write();
+        if !shards.is_empty() {
+            return;
+        }
+        for replica in replicas {
+            let (loaded, _) = watch::channel(Load::Reading);
+            let cell = Arc::new(Cell { replica, loaded, live: Mutex::default() });
+            shards.push(Arc::clone(&cell));
+            let coordinator = Arc::clone(self);
+            // Reads the disk; a thread that may block.
+            self.tasks.spawn_blocking(move || coordinator.load(&cell));
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.shards.read().is_empty()
+    }
+
+    fn load(&self, cell: &Cell) {
+        let now = self.clock.now();
+        let outcome = replay(&cell.replica, now);
+        match outcome {
+            Ok(mut shard) => {
+                shard.finish_replay(now);
+                let mut live = cell.live.lock();
+                live.shard = shard;
+                let groups: Vec<String> = live.shard.slots().map(|slot| slot.group.id.clone()).collect();
+                for group in groups {
+                    live.schedule(&group);
+                }
+                drop(live);
+                cell.loaded.send_replace(Load::Ready);
+                self.nearer.notify_one();
+            }
+            Err(error) => {
+                tracing::error!(partition = %cell.replica.name(), %error, "cannot read the groups of a partition");
+                cell.loaded.send_replace(Load::Failed);
+            }
+        }
+    }
+
+    /// The shard of a group, loaded.
+    async fn cell(&self, group: &str) -> Result<Arc<Cell>, CoordError> {
+        let cell = {
+            let shards = self.shards.read();
+            if shards.is_empty() {
+                return Err(CoordError::NotCoordinator);
+            }
+            Arc::clone(&shards[partition_of(group, shards.len())])
+        };
+        cell.wait_loaded().await?;
+        Ok(cell)
+    }
+
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        group: &str,
+        request: impl FnOnce(ReplyTo) -> JoinRequest,
+    ) -> JoinReply {
+        if group.is_empty() {
+            return Err((GroupError::InvalidGroupId.into(), String::new()));
+        }
+        let cell = self.cell(group).await.map_err(|error| (error, String::new()))?;
+        let now = self.clock.now();
+        let reply = {
+            let mut live = cell.live.lock();
+            let (reply, receiver) = (live.reply(), oneshot::channel());
+            live.joins.insert(reply, receiver.0);
+            let request = request(reply);
+            if !request.member_id.is_empty() && live.shard.slot(group).is_none() {
+                return Err((GroupError::UnknownMemberId.into(), request.member_id));
+            }
+            let outputs = live.shard.slot_or_new(group, now).group.join(request, &self.rules, now);
+            self.carry_out(&cell, &mut live, group, outputs);
+            receiver.1
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => Err((CoordError::Stopping, String::new())),
+            reply = reply => reply.unwrap_or(Err((CoordError::Stopping, String::new()))),
+        }
+    }
+
+    pub(crate) async fn sync(
+        self: &Arc<Self>,
+        group: &str,
+        request: impl FnOnce(ReplyTo) -> SyncRequest,
+    ) -> Result<Synced, CoordError> {
+        let cell = self.cell(group).await?;
+        let now = self.clock.now();
+        let reply = {
+            let mut live = cell.live.lock();
+            let (reply, receiver) = (live.reply(), oneshot::channel());
+            let Some(slot) = live.shard.slot_mut(group) else { return Err(GroupError::UnknownMemberId.into()) };
+            let outputs = slot.group.sync(request(reply), now);
+            live.syncs.insert(reply, receiver.0);
+            self.carry_out(&cell, &mut live, group, outputs);
+            receiver.1
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => Err(CoordError::Stopping),
+            reply = reply => reply.unwrap_or(Err(CoordError::Stopping)),
+        }
+    }
+
+    pub(crate) async fn heartbeat(
+        &self,
+        group: &str,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(), CoordError> {
+        let cell = self.cell(group).await?;
+        let mut live = cell.live.lock();
+        let slot = live.shard.slot_mut(group).ok_or(GroupError::UnknownMemberId)?;
+        Ok(slot.group.heartbeat(member, instance, generation, self.clock.now())?)
+    }
+
+    pub(crate) async fn leave(
+        self: &Arc<Self>,
+        group: &str,
+        leaving: &[Leaving],
+    ) -> Result<Vec<Result<(), GroupError>>, CoordError> {
+        let cell = self.cell(group).await?;
+        let now = self.clock.now();
+        let mut live = cell.live.lock();
+        let slot = live.shard.slot_mut(group).ok_or(GroupError::UnknownMemberId)?;
+        let (outcomes, outputs) = slot.group.leave(leaving, &self.rules, now);
+        self.carry_out(&cell, &mut live, group, outputs);
+        Ok(outcomes)
+    }
+
+    /// Commits offsets. Those whose metadata is too large fail one by one.
+    pub(crate) async fn commit(
+        &self,
+        group: &str,
+        member: (&str, Option<&str>),
+        generation: i32,
+        offsets: Vec<(TopicPartition, Committed)>,
+    ) -> Result<Vec<Result<(), CoordError>>, CoordError> {
+        if group.is_empty() {
+            return Err(GroupError::InvalidGroupId.into());
+        }
+        let cell = self.cell(group).await?;
+        let fits = |committed: &Committed| committed.metadata.len() <= self.config.offset_metadata_max_bytes;
+        let mut outcomes = Vec::with_capacity(offsets.len());
+        let mut changes = Vec::with_capacity(offsets.len());
+        for (at, committed) in offsets {
+            if fits(&committed) {
+                outcomes.push(Ok(()));
+                changes.push(Change::Offset { group: group.to_owned(), at, committed: Some(committed) });
+            } else {
+                outcomes.push(Err(GroupError::OffsetMetadataTooLarge.into()));
+            }
+        }
+        let written = {
+            let mut live = cell.live.lock();
+            let now = self.clock.now();
+            if live.shard.slot(group).is_none() && generation >= 0 {
+                return Err(GroupError::IllegalGeneration.into());
+            }
+            let slot = live.shard.slot_or_new(group, now);
+            slot.group.check_commit(member.0, member.1, generation, now)?;
+            if changes.is_empty() {
+                return Ok(outcomes);
+            }
+            cell.write(&changes)
+        };
+        let base = written.done().await?;
+        cell.apply(base, changes, self.clock.now());
+        Ok(outcomes)
+    }
+
+    /// Looks at a group; `None` when it does not exist.
+    pub(crate) async fn look<T>(&self, group: &str, look: impl FnOnce(Option<&Slot>) -> T) -> Result<T, CoordError> {
+        let cell = self.cell(group).await?;
+        let live = cell.live.lock();
+        Ok(look(live.shard.slot(group)))
+    }
+
+    /// Looks at every group.
+    pub(crate) async fn look_at_all(&self, mut look: impl FnMut(&Slot)) -> Result<(), CoordError> {
+        for cell in self.cells() {
+            cell.wait_loaded().await?;
+            cell.live.lock().shard.slots().for_each(&mut look);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn delete_group(&self, group: &str) -> Result<(), CoordError> {
+        let cell = self.cell(group).await?;
+        let (changes, written) = {
+            let mut live = cell.live.lock();
+            let changes = live.shard.delete(group)?;
+            let written = cell.write(&changes);
+            (changes, written)
+        };
+        match written.done().await {
+            Ok(base) => {
+                cell.apply(base, changes, self.clock.now());
+                cell.live.lock().shard.forget(group);
+                Ok(())
+            }
+            Err(error) => {
+                cell.live.lock().shard.revive(group, self.clock.now());
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the offsets of topics that are gone.
+    pub(crate) async fn forget_topics(&self, is_gone: impl Fn(&str) -> bool) {
+        for cell in self.cells() {
+            if cell.wait_loaded().await.is_err() {
+                continue;
+            }
+            let changes = cell.live.lock().shard.of_topics(&is_gone);
+            self.write_down(&cell, changes).await;
+        }
+    }
+
+    /// Removes what has outlived `offsets.retention.minutes`.
+    pub(crate) async fn expire(&self) {
+        let retention = self.config.offsets_retention_minutes.saturating_mul(60_000);
+        for cell in self.cells() {
+            if cell.wait_loaded().await.is_err() {
+                continue;
+            }
+            let changes = cell.live.lock().shard.expired(retention, self.clock.now());
+            let groups: Vec<String> = changes.iter().filter_map(Change::group_id).map(str::to_owned).collect();
+            self.write_down(&cell, changes).await;
+            let mut live = cell.live.lock();
+            groups.iter().for_each(|group| live.shard.forget(group));
+        }
+    }
+
+    async fn write_down(&self, cell: &Cell, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        match cell.write(&changes).done().await {
+            Ok(base) => cell.apply(base, changes, self.clock.now()),
+            Err(error) => tracing::warn!(%error, "could not remove offsets; trying again later"),
+        }
+    }
+
+    fn cells(&self) -> Vec<Arc<Cell>> {
+        self.shards.read().clone()
+    }
+
+    /// Does what a group asked for.
+    fn carry_out(self: &Arc<Self>, cell: &Arc<Cell>, live: &mut Live, group: &str, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Join(to, reply) => {
+                    let reply = reply.map_err(|(error, member)| (error.into(), member));
+                    deliver(live.joins.remove(&to), reply);
+                }
+                Output::Sync(to, reply) => deliver(live.syncs.remove(&to), reply.map_err(Into::into)),
+                Output::Store { token, assignments } => self.store(cell, live, group, token, &assignments),
+            }
+        }
+        if live.schedule(group) {
+            self.nearer.notify_one();
+        }
+    }
+
+    fn store(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        live: &mut Live,
+        group: &str,
+        token: u64,
+        assignments: &BTreeMap<String, Bytes>,
+    ) {
+        let Some(slot) = live.shard.slot(group) else { return };
+        let mut snapshot = slot.group.snapshot(assignments);
+        snapshot.since = wall_ms();
+        let written = cell.write(&[Change::Group { group: group.to_owned(), snapshot: Some(snapshot) }]);
+        let (coordinator, cell, group) = (Arc::clone(self), Arc::clone(cell), group.to_owned());
+        self.tasks.spawn(async move {
+            let outcome = written.done().await.map(|_| ()).map_err(|_| GroupError::Storage);
+            let mut live = cell.live.lock();
+            let now = coordinator.clock.now();
+            let Some(slot) = live.shard.slot_mut(&group) else { return };
+            let outputs = slot.group.stored(token, outcome, &coordinator.rules, now);
+            coordinator.carry_out(&cell, &mut live, &group, outputs);
+        });
+    }
+
+    /// Lets the groups know that time passes. One task for all of them, asleep until the next deadline.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let now = self.clock.now();
+            let mut next = now + LONG;
+            for cell in self.cells() {
+                next = next.min(self.tick(&cell, now));
+            }
+            let sleep = Duration::from_millis((next - now).max(1).unsigned_abs());
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.nearer.notified() => {}
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+    }
+
+    fn tick(self: &Arc<Self>, cell: &Arc<Cell>, now: i64) -> i64 {
+        let mut live = cell.live.lock();
+        while let Some((due, _)) = live.deadlines.first() {
+            if *due > now {
+                return *due;
+            }
+            let Some((_, group)) = live.deadlines.pop_first() else { break };
+            live.scheduled.remove(&group);
+            let outputs = match live.shard.slot_mut(&group) {
+                Some(slot) => slot.group.tick(&self.rules, now),
+                None => continue,
+            };
+            self.carry_out(cell, &mut live, &group, outputs);
+        }
+        i64::MAX
+    }
+}
+
+impl Cell {
+    async fn wait_loaded(&self) -> Result<(), CoordError> {
+        let mut loaded = self.loaded.subscribe();
+        let ready = loaded.wait_for(|load| *load != Load::Reading);
+        let load = match tokio::time::timeout(LOAD_PATIENCE, ready).await {
+            Ok(Ok(load)) => *load,
+            Ok(Err(_)) | Err(_) => Load::Reading,
+        };
+        match load {
+            Load::Ready => Ok(()),
+            Load::Reading => Err(CoordError::Loading),
+            Load::Failed => Err(GroupError::CoordinatorNotAvailable.into()),
+        }
+    }
+
+    fn write(&self, changes: &[Change]) -> Writing {
+        let batch = records::encode(changes, wall_ms());
+        Writing(batch.map(|batch| self.replica.submit(batch, Acks::All, wall_ms())))
+    }
+
+    fn apply(&self, base: i64, changes: Vec<Change>, now: i64) {
+        let mut live = self.live.lock();
+        for (log_offset, change) in (base..).zip(changes) {
+            live.shard.commit(log_offset, change, now);
+        }
+    }
+}
+
+/// A record on its way to the log.
+struct Writing(Result<crate::partition::Appending, records::RecordError>);
+
+impl Writing {
+    /// The offset of the first record, once all are flushed.
+    async fn done(self) -> Result<i64, CoordError> {
+        let appending = match self.0 {
+            Ok(appending) => appending,
+            Err(error) => {
+                tracing::error!(%error, "a group's record cannot be written");
+                return Err(GroupError::Storage.into());
+            }
+        };
+        match appending.await {
+            Ok(appended) => Ok(appended.base_offset),
+            Err(AppendError::NotLeader) => Err(CoordError::NotCoordinator),
+            Err(error) => {
+                tracing::warn!(%error, "a group's record was not written");
+                Err(GroupError::Storage.into())
+            }
+        }
+    }
+}
+
+fn deliver<T>(to: Option<oneshot::Sender<T>>, reply: T) {
+    // A client that left does not read its reply.
+    if let Some(to) = to
+        && to.send(reply).is_err()
+    {
+        tracing::debug!("nobody waits for a group reply any more");
+    }
+}
+
+/// Reads a partition from its start to its end.
+fn replay(replica: &Replica, now: i64) -> Result<Shard, ReplayError> {
+    let mut shard = Shard::default();
+    let mut offset = replica.log_start();
+    let end = replica.log_end();
+    while offset < end {
+        let batches = replica.read_all(offset, LOAD_BYTES)?;
+        let before = offset;
+        for batch in batches.batches() {
+            let batch = batch?;
+            let header = batch.header().clone();
+            offset = header.next_offset();
+            if header.is_control() {
+                continue;
+            }
+            for record in batch.records(records::MAX_DECOMPRESSED)? {
+                let record = record?;
+                match records::decode(record.key.as_ref(), record.value.as_ref()) {
+                    Ok(Some(change)) => shard.replay(record.offset, change, now),
+                    Ok(None) => {}
+                    Err(error) => {
+                        // One record of a newer kind must not take all groups away.
+                        tracing::warn!(partition = %replica.name(), offset = record.offset, %error, "passed over a group record");
+                    }
+                }
+            }
+        }
+        if offset == before {
+            return Err(ReplayError::Stuck(offset));
+        }
+    }
+    Ok(shard)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    #[error(transparent)]
+    Read(#[from] crate::partition::FetchError),
+    #[error(transparent)]
+    Batch(#[from] aqueduct_wire::BatchError),
+    #[error("there is no batch at offset `{0}`")]
+    Stuck(i64),
+}
+
+/// Kafka's place of a group: the hash of Java's `String`, without its sign.
+fn partition_of(group: &str, count: usize) -> usize {
+    let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    usize::try_from(hash & i32::MAX).expect("the sign was removed") % count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_placed_as_kafka_places_them() {
+        // "connect-cluster".hashCode() = -1607129231 in Java.
+        for (group, count, expected) in [("a", 50, 97 % 50), ("group", 8, 98_629_247 % 8), ("", 8, 0)] {
+            assert_eq!(partition_of(group, count), expected);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! All partitions of this broker, found by name or id, kept in step with the metadata.
+//! Invariant: the table is replaced as a whole, so a request sees a topic with all its partitions or not at all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use aqueduct_log::{LogConfig, LogDir, LogError, PartitionId, PartitionSpec};
+
+use super::replica::Replica;
+use crate::clock::wall_ms;
+use crate::coord::OFFSETS_TOPIC;
+use crate::meta::image::{Image, Topic};
+use crate::topic_config::{TopicConfig, TopicDefaults};
+
+/// A topic's partitions; `None` where another broker leads.
+pub(crate) struct TopicReplicas {
+    id: Uuid,
+    name: Arc<str>,
+    partitions: Vec<Option<Arc<Replica>>>,
+}
+
+impl TopicReplicas {
+    pub(crate) fn partition(&self, index: i32) -> Option<&Arc<Replica>> {
+        usize::try_from(index).ok().and_then(|index| self.partitions.get(index)).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.partitions.iter().flatten()
+    }
+
+    /// Only the broker itself writes to it.
+    pub(crate) fn is_internal(&self) -> bool {
+        &*self.name == OFFSETS_TOPIC
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    by_name: HashMap<Arc<str>, Arc<TopicReplicas>>,
+    by_id: HashMap<Uuid, Arc<TopicReplicas>>,
+}
+
+pub(crate) struct Partitions {
+    node_id: i32,
+    dir: Arc<LogDir>,
+    defaults: TopicDefaults,
+    table: ArcSwap<Table>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+impl Partitions {
+    pub(crate) fn new(node_id: i32, dir: Arc<LogDir>, defaults: TopicDefaults) -> Self {
+        Self { node_id, dir, defaults, table: ArcSwap::default(), changing: Mutex::default() }
+    }
+
+    pub(crate) fn topic(&self, name: &str) -> Option<Arc<TopicReplicas>> {
+        self.table.load().by_name.get(name).cloned()
+    }
+
+    pub(crate) fn topic_by_id(&self, id: Uuid) -> Option<Arc<TopicReplicas>> {
+        self.table.load().by_id.get(&id).cloned()
+    }
+
+    pub(crate) fn topics(&self) -> Vec<Arc<TopicReplicas>> {
+        self.table.load().by_name.values().cloned().collect()
+    }
+
+    /// Whether a partition of ours cannot be served.
+    pub(crate) fn is_offline(&self, topic: Uuid, index: i32) -> bool {
+        let topic = self.topic_by_id(topic);
+        let replica = topic.as_ref().and_then(|topic| topic.partition(index));
+        replica.is_some_and(|replica| replica.check_online().is_err())
+    }
+
+    /// Opens everything that the metadata names at start; blocks while logs are recovered.
+    pub(crate) fn load(&self, image: &Image) -> Result<(), LogError> {
+        let _turn = self.changing.lock();
+        let mut specs = Vec::new();
+        for topic in image.topics() {
+            let config = log_config(&self.config(topic));
+            let ours = (0..).zip(&topic.partitions).filter(|(_, partition)| partition.leader == self.node_id);
+            specs.extend(ours.map(|(index, _)| PartitionSpec { id: id(topic, index), config: config.clone() }));
+        }
+        let opened = self.dir.load(specs, wall_ms())?;
+        let mut logs: HashMap<_, _> = opened.into_iter().map(|one| (one.id, one.log)).collect();
+        let mut table = Table::default();
+        for topic in image.topics() {
+            let config = self.config(topic);
+            let open = |(index, partition): (i32, &crate::meta::image::Partition)| {
+                let log = logs.remove(&id(topic, index))?;
+                Some(Replica::new(id(topic, index), log, partition.leader_epoch, config.clone()))
+            };
+            let partitions = (0..).zip(&topic.partitions).map(open).collect();
+            table.insert(TopicReplicas { id: topic.id, name: Arc::clone(&topic.name), partitions });
+        }
+        self.table.store(Arc::new(table));
+        Ok(())
+    }
+
+    /// Does what the metadata says: new partitions are made, settings taken over, deleted topics removed. Blocks on the
+    /// disk. An error leaves what could not be made for the next time.
+    pub(crate) fn follow(&self, image: &Image) -> Result<(), LogError> {
+        let _turn = self.changing.lock();
+        let before = self.table.load_full();
+        let mut table = Table::default();
+        let mut outcome = Ok(());
+        for topic in image.topics() {
+            let known = before.by_id.get(&topic.id);
+            match self.follow_topic(topic, known) {
+                Ok(topic) => table.insert(topic),
+                Err(error) => {
+                    if let Some(known) = known {
+                        table.insert_shared(Arc::clone(known));
+                    }
+                    outcome = Err(error);
+                }
+            }
+        }
+        let gone: Vec<_> = before.by_id.values().filter(|topic| image.topic_by_id(topic.id).is_none()).collect();
+        // Nobody finds them any more before their files go.
+        self.table.store(Arc::new(table));
+        for replica in gone.iter().flat_map(|topic| topic.partitions()) {
+            let id = PartitionId {
+                topic: replica.topic().to_owned(),
+                topic_id: replica.topic_id(),
+                partition: replica.partition(),
+            };
+            if let Err(error) = self.dir.delete(&id) {
+                tracing::warn!(partition = %id, %error, "could not remove a deleted partition");
+            }
+            replica.retire();
+        }
+        outcome
+    }
+
+    fn follow_topic(&self, topic: &Topic, known: Option<&Arc<TopicReplicas>>) -> Result<TopicReplicas, LogError> {
+        let config = self.config(topic);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for (index, partition) in (0..).zip(&topic.partitions) {
+            let replica = match known.and_then(|known| known.partition(index)) {
+                Some(replica) => {
+                    replica.set_leader_epoch(partition.leader_epoch);
+                    if *replica.config() != config {
+                        replica.set_config(config.clone());
+                        if let Some(log) = replica.log() {
+                            log.set_config(log_config(&config));
+                        }
+                    }
+                    Some(Arc::clone(replica))
+                }
+                None if partition.leader == self.node_id => {
+                    let id = id(topic, index);
+                    let spec = PartitionSpec { id: id.clone(), config: log_config(&config) };
+                    let log = self.dir.create(spec, wall_ms())?;
+                    Some(Replica::new(id, Ok(log), partition.leader_epoch, config.clone()))
+                }
+                None => None,
+            };
+            partitions.push(replica);
+        }
+        Ok(TopicReplicas { id: topic.id, name: Arc::clone(&topic.name), partitions })
+    }
+
+    fn config(&self, topic: &Topic) -> TopicConfig {
+        match self.defaults.resolve(&topic.configs) {
+            Ok(config) => config,
+            Err(error) => {
+                // Only a broker that knows fewer settings than the one that took them gets here.
+                tracing::error!(topic = %topic.name, %error, "the topic runs with default settings");
+                let defaults = self.defaults.resolve(&std::collections::BTreeMap::new());
+                defaults.expect("the broker's defaults were checked at start")
+            }
+        }
+    }
+}
+
+impl Table {
+    fn insert(&mut self, topic: TopicReplicas) {
+        self.insert_shared(Arc::new(topic));
+    }
+
+    fn insert_shared(&mut self, topic: Arc<TopicReplicas>) {
+        self.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        self.by_id.insert(topic.id, topic);
+    }
+}
+
+fn id(topic: &Topic, index: i32) -> PartitionId {
+    PartitionId { topic: topic.name.to_string(), topic_id: topic.id, partition: index }
+}
+
+/// What the topic's settings mean to the log.
+fn log_config(config: &TopicConfig) -> LogConfig {
+    LogConfig {
+        segment_bytes: u32::try_from(config.segment_bytes).unwrap_or(u32::MAX),
+        segment_ms: config.segment_ms,
+        retention_ms: config.retention_ms.unwrap_or(-1),
+        retention_bytes: config.retention_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        delete: config.delete,
+        compact: config.compact,
+        min_cleanable_dirty_ratio: config.min_cleanable_dirty_ratio,
+        min_compaction_lag_ms: config.min_compaction_lag_ms,
+        max_compaction_lag_ms: config.max_compaction_lag_ms,
+        delete_retention_ms: config.delete_retention_ms,
+        ..LogConfig::default()
+    }
+}
