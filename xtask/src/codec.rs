@@ -5,6 +5,14 @@
 //!
 //! **Invariant:** the output depends on the notation alone and is rustfmt-clean.
 
+/// Adds a formatted line to a string of code.
+macro_rules! put {
+    ($out:expr, $($arg:tt)*) => {{
+        $out.push_str(&format!($($arg)*));
+        $out.push('\n');
+    }};
+}
+
 mod emit;
 mod emit_tables;
 mod emit_values;

@@ -2,12 +2,12 @@
 
 /// Declares the enum and its tables from one list.
 macro_rules! error_codes {
-    ($($variant:ident = $code:literal $name:literal $retriable:ident;)*) => {
+    ($($(#[$attribute:meta])* $variant:ident = $code:literal $name:literal $retriable:ident;)*) => {
         /// An error code of the Kafka protocol; `None` is success.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
         #[repr(i16)]
         pub enum ErrorCode {
-            $(#[doc = $name] $variant = $code,)*
+            $(#[doc = $name] $(#[$attribute])* $variant = $code,)*
         }
 
         impl ErrorCode {
@@ -41,6 +41,7 @@ macro_rules! error_codes {
 
 error_codes! {
     UnknownServerError = -1 "UNKNOWN_SERVER_ERROR" false;
+    #[default]
     None = 0 "NONE" false;
     OffsetOutOfRange = 1 "OFFSET_OUT_OF_RANGE" false;
     CorruptMessage = 2 "CORRUPT_MESSAGE" true;
@@ -189,12 +190,6 @@ impl ErrorCode {
     /// `Err` for everything but success.
     pub fn ok(self) -> Result<(), Self> {
         if self.is_ok() { Ok(()) } else { Err(self) }
-    }
-}
-
-impl Default for ErrorCode {
-    fn default() -> Self {
-        Self::None
     }
 }
 

@@ -114,7 +114,12 @@ pub fn decode_request(frame: Bytes) -> Result<(RequestHeader, Request)> {
 }
 
 /// Writes a whole response to a request of this API and version.
-pub fn encode_response<M: Message>(api: ApiKey, version: i16, correlation_id: i32, response: &M) -> Result<Frame> {
+pub fn encode_response<M: Message>(
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    response: &M,
+) -> Result<Frame> {
     let mut w = response_header(api, version, correlation_id);
     response.encode(&mut w, version)?;
     Frame::finish(w)
@@ -198,8 +203,13 @@ mod tests {
 
     #[test]
     fn api_versions_response_keeps_the_oldest_header() {
-        let frame = encode_response(ApiKey::ApiVersions, 3, 5, &ApiVersionsResponse::default()).unwrap().to_bytes();
-        assert_eq!(&frame[4..10], &[0, 0, 0, 5, 0, 0], "no tagged fields between correlation id and error code");
+        let frame =
+            encode_response(ApiKey::ApiVersions, 3, 5, &ApiVersionsResponse::default()).unwrap().to_bytes();
+        assert_eq!(
+            &frame[4..10],
+            &[0, 0, 0, 5, 0, 0],
+            "no tagged fields between correlation id and error code"
+        );
         let (id, _) = decode_response::<ApiVersionsRequest>(3, frame.slice(4..)).unwrap();
         assert_eq!(id, 5);
         let frame = encode_response(ApiKey::Metadata, 9, 5, &MetadataResponse::default()).unwrap().to_bytes();

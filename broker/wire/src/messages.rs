@@ -29,7 +29,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod sync_group;
 
 pub use api_key::ApiKey;

@@ -63,8 +63,7 @@ impl Default for RecordSet {
 /// Equal when the bytes are, however they are cut.
 impl PartialEq for RecordSet {
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len()
-            && self.chunks().iter().flatten().eq(other.chunks().iter().flatten())
+        self.len() == other.len() && self.chunks().iter().flatten().eq(other.chunks().iter().flatten())
     }
 }
 

@@ -51,10 +51,6 @@ impl Source {
         self.i64() as i16
     }
 
-    pub(crate) fn u16(&mut self) -> u16 {
-        self.i64() as u16
-    }
-
     pub(crate) fn i32(&mut self) -> i32 {
         self.i64() as i32
     }

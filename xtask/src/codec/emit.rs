@@ -3,8 +3,6 @@
 //! **Invariant:** a generated decoder reads through the bounded `Reader` only; a generated encoder leaves out what
 //! its version does not have.
 
-use std::fmt::Write;
-
 use anyhow::{Result, ensure};
 
 use super::emit_tables;
@@ -93,12 +91,12 @@ fn module(file: &File) -> String {
         [("Bytes", "bytes::Bytes"), ("ByteString", "bytestring::ByteString"), ("Uuid", "uuid::Uuid")]
     {
         if mentions(&body, word) {
-            let _ = writeln!(out, "use {path};");
+            put!(out, "use {path};");
         }
     }
     out.push('\n');
     let error = if mentions(&body, "WireError") { "{Result, WireError}" } else { "Result" };
-    let _ = writeln!(out, "use crate::error::{error};\nuse crate::message::{{self, Message}};");
+    put!(out, "use crate::error::{error};\nuse crate::message::{{self, Message}};");
     out.push_str("use crate::reader::Reader;\n");
     if mentions(&body, "RecordSet") {
         out.push_str("use crate::record_set::RecordSet;\n");
@@ -124,21 +122,21 @@ fn structure(out: &mut String, name: &str, scope: Scope, fields: &[Field], top: 
     let derived = derives_default(fields);
     doc(out, &title);
     let default = if derived { ", Default" } else { "" };
-    let _ = writeln!(out, "#[derive(Debug, Clone, PartialEq{default})]\npub struct {name} {{");
+    put!(out, "#[derive(Debug, Clone, PartialEq{default})]\npub struct {name} {{");
     for field in fields {
         doc(out, &field.doc);
-        let _ = writeln!(out, "pub {}: {},", field.name, rust_type(field));
+        put!(out, "pub {}: {},", field.name, rust_type(field));
     }
     out.push_str("}\n\n");
     if !derived {
-        let _ = writeln!(out, "impl Default for {name} {{ fn default() -> Self {{ Self {{");
+        put!(out, "impl Default for {name} {{ fn default() -> Self {{ Self {{");
         for field in fields {
-            let _ = writeln!(out, "{}: {},", field.name, default_value(field));
+            put!(out, "{}: {},", field.name, default_value(field));
         }
         out.push_str("} } }\n\n");
     }
     let (decode, encode) = (decoder(scope, fields), encoder(scope, fields));
-    let _ = writeln!(out, "impl {name} {{");
+    put!(out, "impl {name} {{");
     if top.is_some() {
         let check = "<Self as Message>::check_version(version)?;\n";
         doc(out, "Reads the message; unknown tagged fields are passed over");
@@ -151,13 +149,13 @@ fn structure(out: &mut String, name: &str, scope: Scope, fields: &[Field], top: 
     }
     out.push_str("}\n\n");
     if let Some(message) = top {
-        let _ = writeln!(out, "message::message!({name}, {lo}..={hi});");
+        put!(out, "message::message!({name}, {lo}..={hi});");
         match &message.kind {
             Kind::Request { api } => {
-                let _ = writeln!(out, "message::request!({0}, {0}Request, {0}Response);", api.name);
+                put!(out, "message::request!({0}, {0}Request, {0}Response);", api.name);
             }
             Kind::Record => {
-                let _ = writeln!(out, "message::record!({name});");
+                put!(out, "message::record!({name});");
             }
             Kind::Response => {}
         }
@@ -172,7 +170,7 @@ fn method(out: &mut String, head: &str, result: &str, scope: Scope, [check, body
     };
     let body = format!("{check}{flexible}{body}");
     let version = if mentions(&body, "version") { "version" } else { "_version" };
-    let _ = writeln!(out, "{head}, {version}: i16) -> {result} {{\n{body}}}\n");
+    put!(out, "{head}, {version}: i16) -> {result} {{\n{body}}}\n");
 }
 
 fn decoder(scope: Scope, fields: &[Field]) -> String {
@@ -186,7 +184,7 @@ fn decoder(scope: Scope, fields: &[Field]) -> String {
                 format!("if {present} {{ {value} }} else {{ {} }}", default_value(field))
             }
         };
-        let _ = writeln!(literal, "{}: {value},", field.name);
+        put!(literal, "{}: {value},", field.name);
     }
     literal.push('}');
     let tags: Vec<&Field> = fields.iter().filter(|f| f.tag.is_some()).collect();
@@ -204,12 +202,18 @@ fn decoder(scope: Scope, fields: &[Field]) -> String {
 fn tagged_reader(scope: Scope, tags: &[&Field]) -> String {
     let mut arms = String::new();
     for field in tags {
-        let guard = condition(field.versions, flexible_versions(scope))
-            .map(|c| format!(" if {c}"))
-            .unwrap_or_default();
+        let tag = field.tag.unwrap_or_default();
         let value = decode_value(field, scope.flexible());
-        let _ =
-            writeln!(arms, "{}{guard} => message.{} = {value},", field.tag.unwrap_or_default(), field.name);
+        match (condition(field.versions, flexible_versions(scope)), tags.len()) {
+            (None, 1) => {
+                let name = &field.name;
+                return format!(
+                    "r.tagged_fields(|tag, r| {{ if tag == {tag} {{ message.{name} = {value}; }} Ok(()) }})?;"
+                );
+            }
+            (None, _) => put!(arms, "{tag} => message.{} = {value},", field.name),
+            (Some(guard), _) => put!(arms, "{tag} if {guard} => message.{} = {value},", field.name),
+        }
     }
     format!("r.tagged_fields(|tag, r| {{ match tag {{ {arms} _ => {{}} }} Ok(()) }})?;")
 }
@@ -219,24 +223,21 @@ fn encoder(scope: Scope, fields: &[Field]) -> String {
     for field in fields.iter().filter(|f| f.tag.is_none()) {
         let statement = encode_value(field, scope);
         match condition(field.versions, scope.versions) {
-            None => body.push_str(&statement),
-            Some(present) => {
-                let _ = write!(body, "if {present} {{ {statement} }}");
-            }
+            None => put!(body, "{statement}"),
+            Some(present) => put!(body, "if {present} {{ {statement} }}"),
         }
-        body.push('\n');
     }
     let mut tags: Vec<&Field> = fields.iter().filter(|f| f.tag.is_some()).collect();
     tags.sort_by_key(|f| f.tag);
     let tail = if tags.is_empty() { "w.uvarint(0);".to_owned() } else { tagged_writer(scope, &tags) };
     match scope.flexible() {
         "false" => {}
-        "true" => body.push_str(&tail),
+        "true" => put!(body, "{tail}"),
         flexible => {
-            let _ = write!(body, "if {flexible} {{ {tail} }}");
+            put!(body, "if {flexible} {{ {tail} }}");
         }
     }
-    body.push_str("\nOk(())\n");
+    body.push_str("Ok(())\n");
     body
 }
 
@@ -245,13 +246,13 @@ fn tagged_writer(scope: Scope, tags: &[&Field]) -> String {
     let (mut present, mut writes) = (String::new(), String::new());
     for (i, field) in tags.iter().enumerate() {
         let differs = differs_from_default(field);
-        let _ = match condition(field.versions, flexible_versions(scope)) {
-            None => writeln!(present, "{differs},"),
-            Some(condition) => writeln!(present, "{condition} && {differs},"),
+        match condition(field.versions, flexible_versions(scope)) {
+            None => put!(present, "{differs},"),
+            Some(condition) => put!(present, "{condition} && {differs},"),
         };
         let statement = encode_value(field, scope);
         let tag = field.tag.unwrap_or_default();
-        let _ = writeln!(writes, "if tags[{i}] {{ w.tagged({tag}, |w| {{ {statement} Ok(()) }})?; }}");
+        put!(writes, "if tags[{i}] {{ w.tagged({tag}, |w| {{ {statement} Ok(()) }})?; }}");
     }
     format!("let tags = [{present}]; w.uvarint(tags.iter().map(|&t| u32::from(t)).sum()); {writes}")
 }
@@ -266,7 +267,7 @@ fn doc(out: &mut String, text: &str) {
     let mut line = String::new();
     for word in text.split_whitespace() {
         if line.len() + word.len() > 95 {
-            let _ = writeln!(out, "///{line}");
+            put!(out, "///{line}");
             line.clear();
         }
         line.push(' ');
@@ -274,6 +275,6 @@ fn doc(out: &mut String, text: &str) {
     }
     if !line.is_empty() {
         let stop = if line.ends_with('.') { "" } else { "." };
-        let _ = writeln!(out, "///{line}{stop}");
+        put!(out, "///{line}{stop}");
     }
 }

@@ -1,8 +1,6 @@
 //! The generated files about all messages: the module index with the request and response enums, the table of API
 //! keys, and the sample values of the tests.
 
-use std::fmt::Write;
-
 use super::emit::{Scope, head, mentions, structures};
 use super::emit_values::{condition, default_value};
 use super::notation::{Api, Field, File, Kind, Message, Type};
@@ -25,11 +23,11 @@ pub(crate) fn index(files: &[File]) -> String {
     let mut out = head("messages/*.txt", "All messages, and the enums of requests and responses");
     out.push_str("mod api_key;\n");
     for file in files {
-        let _ = writeln!(out, "mod {};", file.name);
+        put!(out, "mod {};", file.name);
     }
     out.push_str("#[cfg(test)]\npub(crate) mod samples;\n\npub use api_key::ApiKey;\n");
     for file in files {
-        let _ = writeln!(out, "pub use {}::*;", file.name);
+        put!(out, "pub use {}::*;", file.name);
     }
     out.push_str("\nuse crate::error::Result;\nuse crate::reader::Reader;\nuse crate::writer::Writer;\n\n");
     for kind in ["Request", "Response"] {
@@ -39,36 +37,32 @@ pub(crate) fn index(files: &[File]) -> String {
 }
 
 fn any_message(out: &mut String, kind: &str, apis: &[(&Api, &Message)]) {
-    let _ = writeln!(
-        out,
-        "/// Any {}.\n#[derive(Debug, Clone, PartialEq)]\npub enum {kind} {{",
-        kind.to_lowercase()
-    );
+    put!(out, "/// Any {}.\n#[derive(Debug, Clone, PartialEq)]\npub enum {kind} {{", kind.to_lowercase());
     for (api, _) in apis {
-        let _ = writeln!(out, "{0}({0}{kind}),", api.name);
+        put!(out, "{0}({0}{kind}),", api.name);
     }
-    let _ = writeln!(
+    put!(
         out,
         "}}\n\nimpl {kind} {{\n/// The API it belongs to.\npub fn api_key(&self) -> ApiKey {{ match self {{"
     );
     for (api, _) in apis {
-        let _ = writeln!(out, "Self::{0}(_) => ApiKey::{0},", api.name);
+        put!(out, "Self::{0}(_) => ApiKey::{0},", api.name);
     }
     out.push_str("} }\n\n/// Reads the message of this API and version.\n");
     out.push_str(
         "pub fn decode(api: ApiKey, version: i16, r: &mut Reader) -> Result<Self> { Ok(match api {\n",
     );
     for (api, _) in apis {
-        let _ = writeln!(out, "ApiKey::{0} => Self::{0}({0}{kind}::decode(r, version)?),", api.name);
+        put!(out, "ApiKey::{0} => Self::{0}({0}{kind}::decode(r, version)?),", api.name);
     }
     out.push_str("}) }\n\n/// Writes the message in this version.\n");
     out.push_str("pub fn encode(&self, w: &mut Writer, version: i16) -> Result<()> { match self {\n");
     for (api, _) in apis {
-        let _ = writeln!(out, "Self::{}(m) => m.encode(w, version),", api.name);
+        put!(out, "Self::{}(m) => m.encode(w, version),", api.name);
     }
     out.push_str("} }\n}\n\n");
     for (api, _) in apis {
-        let _ = writeln!(
+        put!(
             out,
             "impl From<{0}{kind}> for {kind} {{ fn from(m: {0}{kind}) -> Self {{ Self::{0}(m) }} }}\n",
             api.name
@@ -85,24 +79,24 @@ pub(crate) fn api_keys(files: &[File]) -> String {
     out.push_str("/// An API that can be read and written.\n");
     out.push_str("#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]\n#[repr(i16)]\npub enum ApiKey {\n");
     for (api, _) in &apis {
-        let _ = writeln!(out, "{} = {},", api.name, api.key);
+        put!(out, "{} = {},", api.name, api.key);
     }
     out.push_str("}\n\nimpl ApiKey {\n/// All of them, by key.\npub const ALL: &[Self] = &[\n");
     for (api, _) in &apis {
-        let _ = writeln!(out, "Self::{},", api.name);
+        put!(out, "Self::{},", api.name);
     }
     out.push_str("];\n\n/// The key on the wire.\npub const fn code(self) -> i16 { self as i16 }\n\n");
     out.push_str(
         "/// The API with this key.\npub fn from_code(code: i16) -> Option<Self> { Some(match code {\n",
     );
     for (api, _) in &apis {
-        let _ = writeln!(out, "{} => Self::{},", api.key, api.name);
+        put!(out, "{} => Self::{},", api.key, api.name);
     }
     out.push_str("_ => return None,\n}) }\n\n");
     let mut table = |doc: &str, signature: &str, value: &dyn Fn(&Api, &Message) -> String| {
-        let _ = writeln!(out, "/// {doc}\npub fn {signature} {{ match self {{");
+        put!(out, "/// {doc}\npub fn {signature} {{ match self {{");
         for (api, message) in &apis {
-            let _ = writeln!(out, "Self::{} => {},", api.name, value(api, message));
+            put!(out, "Self::{} => {},", api.name, value(api, message));
         }
         out.push_str("} }\n\n");
     };
@@ -118,8 +112,8 @@ pub(crate) fn api_keys(files: &[File]) -> String {
     );
     out.push_str("/// higher minimum for a broker without compression.\n");
     out.push_str("pub fn advertised(self) -> RangeInclusive<i16> { match self {\n");
-    for (api, m) in apis.iter().filter(|(api, m)| api.advertise != m.versions) {
-        let _ = (m, writeln!(out, "Self::{} => {}..={},", api.name, api.advertise.lo, api.advertise.hi));
+    for (api, _) in apis.iter().filter(|(api, m)| api.advertise != m.versions) {
+        put!(out, "Self::{} => {}..={},", api.name, api.advertise.lo, api.advertise.hi);
     }
     out.push_str("_ => self.versions(),\n} }\n\n");
     out.push_str("/// Whether this version is in the flexible format.\n");
@@ -140,7 +134,7 @@ pub(crate) fn samples(files: &[File]) -> String {
         [("Bytes", "bytes::Bytes"), ("ByteString", "bytestring::ByteString"), ("Uuid", "uuid::Uuid")]
     {
         if mentions(&impls, word) {
-            let _ = writeln!(out, "use {path};");
+            put!(out, "use {path};");
         }
     }
     out.push_str("\nuse super::*;\n");
@@ -152,20 +146,20 @@ pub(crate) fn samples(files: &[File]) -> String {
     let names: Vec<&str> = files.iter().flat_map(|f| &f.messages).map(|m| m.name.as_str()).collect();
     out.push_str("/// Runs a macro over the names of all messages.\nmacro_rules! for_all_messages { ($run:ident) => {\n");
     for name in names {
-        let _ = writeln!(out, "$run!({name});");
+        put!(out, "$run!({name});");
     }
     out.push_str("}; }\npub(crate) use for_all_messages;\n\n");
     out.push_str("/// Runs a macro over the names of all requests and responses.\n");
     out.push_str("macro_rules! for_all_apis { ($run:ident) => {\n");
     for (api, _) in apis(files) {
-        let _ = writeln!(out, "$run!({0}, {0}Request, {0}Response);", api.name);
+        put!(out, "$run!({0}, {0}Request, {0}Response);", api.name);
     }
     out.push_str("}; }\npub(crate) use for_all_apis;\n");
     out
 }
 
 fn sample(out: &mut String, name: &str, scope: Scope, fields: &[Field]) {
-    let _ = writeln!(out, "impl Sample for {name} {{");
+    put!(out, "impl Sample for {name} {{");
     let mut body = String::from("Self {\n");
     for field in fields {
         let value = sample_value(field);
@@ -173,11 +167,11 @@ fn sample(out: &mut String, name: &str, scope: Scope, fields: &[Field]) {
             None => value,
             Some(present) => format!("if {present} {{ {value} }} else {{ {} }}", default_value(field)),
         };
-        let _ = writeln!(body, "{}: {value},", field.name);
+        put!(body, "{}: {value},", field.name);
     }
     body.push('}');
     let version = if mentions(&body, "version") { "version" } else { "_version" };
-    let _ = writeln!(out, "fn sample(s: &mut Source, {version}: i16) -> Self {{ {body} }} }}\n");
+    put!(out, "fn sample(s: &mut Source, {version}: i16) -> Self {{ {body} }} }}\n");
 }
 
 fn sample_value(field: &Field) -> String {

@@ -74,7 +74,6 @@ impl ConsumerProtocolSubscription {
                 None => w.null_string(false),
             }
         }
-
         Ok(())
     }
 }
@@ -101,7 +100,6 @@ impl SubscriptionTopicPartition {
             w.i32(*e);
             Ok(())
         })?;
-
         Ok(())
     }
 }
@@ -134,7 +132,6 @@ impl ConsumerProtocolAssignment {
             Some(value) => w.bytes(value, false)?,
             None => w.null(false),
         }
-
         Ok(())
     }
 }
@@ -161,7 +158,6 @@ impl AssignmentTopicPartition {
             w.i32(*e);
             Ok(())
         })?;
-
         Ok(())
     }
 }

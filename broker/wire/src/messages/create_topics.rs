@@ -269,9 +269,8 @@ impl CreatableTopicResult {
         };
         if flexible {
             r.tagged_fields(|tag, r| {
-                match tag {
-                    0 => message.topic_config_error_code = r.i16()?,
-                    _ => {}
+                if tag == 0 {
+                    message.topic_config_error_code = r.i16()?;
                 }
                 Ok(())
             })?;

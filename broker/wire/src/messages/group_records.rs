@@ -32,7 +32,6 @@ impl OffsetCommitKey {
         w.string(&self.group, false)?;
         w.string(&self.topic, false)?;
         w.i32(self.partition);
-
         Ok(())
     }
 }
@@ -81,9 +80,8 @@ impl OffsetCommitValue {
         };
         if flexible {
             r.tagged_fields(|tag, r| {
-                match tag {
-                    0 => message.topic_id = r.uuid()?,
-                    _ => {}
+                if tag == 0 {
+                    message.topic_id = r.uuid()?;
                 }
                 Ok(())
             })?;
@@ -138,7 +136,6 @@ impl GroupMetadataKey {
     pub fn encode(&self, w: &mut Writer, version: i16) -> Result<()> {
         <Self as Message>::check_version(version)?;
         w.string(&self.group, false)?;
-
         Ok(())
     }
 }
