@@ -3,6 +3,7 @@
 //! * Data: [`Schema`], [`Value`], [`Datum`], [`Record`], JSON in [`json`].
 //! * Contracts: [`source`], [`sink`], [`transform`], [`converter`]; the list of components in [`component`].
 //! * Configuration: [`config`] (one [`config::ConfigDef`] per component).
+//! * For sinks of files and objects: [`lines`], [`template`], [`rolling`].
 //! * Errors: [`Error`] and [`ErrorKind`], which alone decides between retry, dead letter and stop.
 //!
 //! **Invariant:** this crate does no IO, has no clock and no async runtime; everything else depends on it and it
@@ -15,13 +16,16 @@ pub mod converter;
 mod error;
 pub mod failpoint;
 pub mod json;
+pub mod lines;
 pub mod logical;
 mod path;
 mod record;
+pub mod rolling;
 mod schema;
 mod schema_cache;
 pub mod sink;
 pub mod source;
+pub mod template;
 pub mod transform;
 mod value;
 

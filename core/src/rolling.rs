@@ -1,0 +1,460 @@
+//! Rolled files: how sinks that write files or objects group records, name the files and know what may be committed.
+//!
+//! A file holds records of one partition and one path, and is named after the first of them:
+//! `<path><topic>+<partition>+<first offset, 20 digits>.<extension>`. It is sealed by size, by count, or when the
+//! partition's oldest record that is not yet durable has reached the age; then all files of the partition are sealed
+//! together, so that its offset can be committed.
+//!
+//! Pure: the sink writes the bytes and says [`Rolling::finish`] once a file is durable.
+//!
+//! **Invariant:** a partition is durable up to the first offset of its unfinished files, and up to everything taken
+//! when it has none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::config::Values;
+use crate::lines::{LineFormat, Nulls};
+use crate::sink::{Offsets, SinkRecord, TopicPartition};
+use crate::template::{PathTemplate, push_value};
+use crate::{Error, Result};
+
+/// What a file costs besides its bytes, for the byte budgets.
+const FILE_OVERHEAD: usize = 1024;
+
+/// What the config says about paths, lines and rolls.
+#[derive(Clone, Debug)]
+pub struct RollSettings {
+    /// Path of the files.
+    pub path: PathTemplate,
+    /// How records become lines.
+    pub lines: LineFormat,
+    /// A file of this many bytes is sealed.
+    pub size: u64,
+    /// A file of this many records is sealed; 0 for any number.
+    pub count: u64,
+    /// The age of the oldest record at which the files of a partition are sealed.
+    pub age: Duration,
+}
+
+impl RollSettings {
+    /// From the keys `nulls`, `fields.origin`, `roll.size`, `roll.count` and `roll.age`.
+    pub fn new(path: PathTemplate, values: &Values) -> Result<Self> {
+        let nulls = Nulls::parse(values.text("nulls")?)?;
+        Ok(Self {
+            path,
+            lines: LineFormat { nulls, origin: values.boolean("fields.origin")? },
+            size: values.size("roll.size")?.0,
+            count: u64::try_from(values.int("roll.count")?).unwrap_or(0),
+            age: values.duration("roll.age")?,
+        })
+    }
+}
+
+/// Names a file within one [`Rolling`].
+pub type FileId = u64;
+
+/// A file that is not durable yet. `B` is what the sink keeps with it.
+#[derive(Debug)]
+pub struct Rolled<B> {
+    /// The partition its records come from.
+    pub origin: TopicPartition,
+    /// Directory or prefix, ending with `/` or empty.
+    pub path: String,
+    /// Offset of its first record.
+    pub first: i64,
+    /// Records in it.
+    pub count: u64,
+    /// Bytes in it, handed over or not.
+    pub bytes: u64,
+    /// No more records are added.
+    pub sealed: bool,
+    /// The sink's own.
+    pub body: B,
+    buffer: Vec<u8>,
+    opened: Instant,
+}
+
+impl<B> Rolled<B> {
+    /// Its name without the path. `attempt` tells several files of the same first offset apart.
+    pub fn name(&self, attempt: Option<&str>, extension: &str) -> String {
+        let mut name = prefix(&self.origin);
+        name.push_str(&format!("{:020}", self.first));
+        if let Some(attempt) = attempt {
+            name.push('.');
+            name.push_str(attempt);
+        }
+        name.push('.');
+        name.push_str(extension);
+        name
+    }
+
+    /// Bytes that were not handed over yet.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+fn prefix(origin: &TopicPartition) -> String {
+    let mut name = String::new();
+    // The log's topic names are 249 characters at most, none of which is changed; longer ones do not exist.
+    if push_value(&mut name, &origin.topic).is_err() {
+        name.clear();
+        name.push_str(&origin.topic.replace('/', "%2F"));
+    }
+    name.push_str(&format!("+{}+", origin.partition));
+    name
+}
+
+/// Whether `name` is one that [`Rolled::name`] gives to files of `origin`.
+pub fn is_name_of(name: &str, origin: &TopicPartition, extension: &str) -> bool {
+    let Some(rest) = name.strip_prefix(&prefix(origin)) else { return false };
+    let Some(rest) = rest.strip_suffix(extension).and_then(|rest| rest.strip_suffix('.')) else { return false };
+    let (offset, attempt) = rest.split_once('.').map_or((rest, None), |(offset, attempt)| (offset, Some(attempt)));
+    let attempt = attempt.is_none_or(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+    offset.len() == 20 && offset.bytes().all(|b| b.is_ascii_digit()) && attempt
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub enum Taken {
+    /// It stands in this file.
+    Written(FileId),
+    /// It was taken before, or is left out on purpose.
+    Skipped,
+    /// It can never be written.
+    Refused(Box<SinkRecord>, Error),
+}
+
+#[derive(Debug)]
+struct Partition {
+    origin: TopicPartition,
+    /// Offset from which records are new.
+    next: i64,
+    /// The file being filled, by path.
+    filling: HashMap<String, FileId>,
+    /// The entry of `filling` that was used last.
+    latest: Option<(String, FileId)>,
+}
+
+/// The files of a task.
+#[derive(Debug)]
+pub struct Rolling<B> {
+    settings: RollSettings,
+    partitions: Vec<Partition>,
+    /// The one used last; batches hold runs of one partition.
+    latest: usize,
+    files: BTreeMap<FileId, Rolled<B>>,
+    next_id: FileId,
+    buffered: usize,
+    path: String,
+    line: Vec<u8>,
+}
+
+impl<B: Default> Rolling<B> {
+    /// Without partitions.
+    pub fn new(settings: RollSettings) -> Self {
+        Self {
+            settings,
+            partitions: Vec::new(),
+            latest: 0,
+            files: BTreeMap::new(),
+            next_id: 0,
+            buffered: 0,
+            path: String::new(),
+            line: Vec::new(),
+        }
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &RollSettings {
+        &self.settings
+    }
+
+    /// A partition is assigned; records before `offset` are not new.
+    pub fn open(&mut self, origin: TopicPartition, offset: i64) {
+        self.partitions.retain(|partition| partition.origin != origin);
+        self.partitions.push(Partition { origin, next: offset, filling: HashMap::new(), latest: None });
+        self.latest = 0;
+    }
+
+    /// A partition goes away; its unfinished files are returned, to be thrown away.
+    pub fn close(&mut self, origin: &TopicPartition) -> Vec<Rolled<B>> {
+        self.partitions.retain(|partition| partition.origin != *origin);
+        self.latest = 0;
+        let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| f.origin == *origin).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.finish(id)).collect()
+    }
+
+    /// Takes a record, which is the next of its partition or one seen before.
+    pub fn take(&mut self, record: SinkRecord, now: Instant) -> Taken {
+        let slot = self.partition(&record);
+        let partition = &mut self.partitions[slot];
+        if record.offset < partition.next {
+            return Taken::Skipped;
+        }
+        partition.next = record.offset + 1;
+        self.line.clear();
+        self.path.clear();
+        match self.settings.lines.write(&mut self.line, &record) {
+            Ok(true) => {}
+            Ok(false) => return Taken::Skipped,
+            Err(error) => return Taken::Refused(Box::new(record), error),
+        }
+        if let Err(error) = self.settings.path.render(&mut self.path, &record.record, &record.origin) {
+            return Taken::Refused(Box::new(record), error);
+        }
+        let id = match &partition.latest {
+            Some((path, id)) if *path == self.path => *id,
+            _ => match partition.filling.get(&self.path) {
+                Some(id) => *id,
+                None => self.create(slot, record.offset, now),
+            },
+        };
+        self.append(slot, id);
+        Taken::Written(id)
+    }
+
+    fn partition(&mut self, record: &SinkRecord) -> usize {
+        if self.partitions.get(self.latest).is_some_and(|partition| partition.origin == record.origin) {
+            return self.latest;
+        }
+        let found = self.partitions.iter().position(|partition| partition.origin == record.origin);
+        self.latest = found.unwrap_or_else(|| {
+            self.open(record.origin.clone(), record.offset);
+            self.partitions.len() - 1
+        });
+        self.latest
+    }
+
+    fn create(&mut self, slot: usize, first: i64, now: Instant) -> FileId {
+        let id = self.next_id;
+        self.next_id += 1;
+        let partition = &mut self.partitions[slot];
+        partition.filling.insert(self.path.clone(), id);
+        let file = Rolled {
+            origin: partition.origin.clone(),
+            path: self.path.clone(),
+            first,
+            count: 0,
+            bytes: 0,
+            sealed: false,
+            body: B::default(),
+            buffer: Vec::new(),
+            opened: now,
+        };
+        self.files.insert(id, file);
+        self.buffered += FILE_OVERHEAD;
+        id
+    }
+
+    fn append(&mut self, slot: usize, id: FileId) {
+        let file = self.files.get_mut(&id).expect("a file being filled is among the files");
+        let before = file.buffer.capacity();
+        file.buffer.extend_from_slice(&self.line);
+        self.buffered += file.buffer.capacity() - before;
+        file.count += 1;
+        file.bytes += self.line.len() as u64;
+        let full = file.bytes >= self.settings.size || (self.settings.count > 0 && file.count >= self.settings.count);
+        let partition = &mut self.partitions[slot];
+        if partition.latest.as_ref().is_none_or(|(_, latest)| *latest != id) {
+            partition.latest = Some((self.path.clone(), id));
+        }
+        if full {
+            self.seal(id);
+        }
+    }
+
+    /// Adds no more records to a file.
+    pub fn seal(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        file.sealed = true;
+        if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.origin == file.origin) {
+            if partition.filling.get(&file.path) == Some(&id) {
+                partition.filling.remove(&file.path);
+            }
+            if partition.latest.as_ref().is_some_and(|(_, latest)| *latest == id) {
+                partition.latest = None;
+            }
+        }
+    }
+
+    /// Seals every file of the partitions whose oldest record has reached the age.
+    pub fn seal_due(&mut self, now: Instant) {
+        let age = self.settings.age;
+        let is_due = |file: &&Rolled<B>| !file.sealed && now.saturating_duration_since(file.opened) >= age;
+        let due: Vec<TopicPartition> = self.files.values().filter(is_due).map(|file| file.origin.clone()).collect();
+        let ids = self.files.iter().filter(|(_, file)| due.contains(&file.origin)).map(|(id, _)| *id);
+        for id in ids.collect::<Vec<_>>() {
+            self.seal(id);
+        }
+    }
+
+    /// Seals everything.
+    pub fn seal_all(&mut self) {
+        for id in self.files.keys().copied().collect::<Vec<_>>() {
+            self.seal(id);
+        }
+    }
+
+    /// Seals the unsealed file that holds the most memory.
+    pub fn seal_largest(&mut self) -> Option<FileId> {
+        let open = self.files.iter().filter(|(_, file)| !file.sealed);
+        let id = open.max_by_key(|(_, file)| file.buffer.capacity()).map(|(id, _)| *id)?;
+        self.seal(id);
+        Some(id)
+    }
+
+    /// A file.
+    pub fn get_mut(&mut self, id: FileId) -> Option<&mut Rolled<B>> {
+        self.files.get_mut(&id)
+    }
+
+    /// Every unfinished file, oldest first.
+    pub fn files(&self) -> impl Iterator<Item = (FileId, &Rolled<B>)> {
+        self.files.iter().map(|(id, file)| (*id, file))
+    }
+
+    /// Takes the bytes that were not handed over yet.
+    pub fn hand_over(&mut self, id: FileId) -> Vec<u8> {
+        let Some(file) = self.files.get_mut(&id) else { return Vec::new() };
+        self.buffered -= file.buffer.capacity();
+        std::mem::take(&mut file.buffer)
+    }
+
+    /// Memory held in buffers, in bytes, including what the files themselves cost.
+    pub fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// A file is durable, or given up: it no longer holds back its partition.
+    pub fn finish(&mut self, id: FileId) -> Option<Rolled<B>> {
+        self.seal(id);
+        let file = self.files.remove(&id)?;
+        self.buffered -= file.buffer.capacity() + FILE_OVERHEAD;
+        Some(file)
+    }
+
+    /// Up to which offsets everything is durable, given what was taken.
+    pub fn durable(&self, taken: &Offsets) -> Offsets {
+        let mut durable = taken.clone();
+        for file in self.files.values() {
+            if let Some(offset) = durable.get_mut(&file.origin) {
+                *offset = (*offset).min(file.first);
+            }
+        }
+        durable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Datum, Record};
+
+    fn tp(partition: i32) -> TopicPartition {
+        TopicPartition { topic: Arc::from("t"), partition }
+    }
+
+    fn record(partition: i32, offset: i64, json: &str) -> SinkRecord {
+        let value = Datum::json(None, Bytes::copy_from_slice(json.as_bytes()));
+        let origin = tp(partition);
+        SinkRecord { record: Record::new(Arc::clone(&origin.topic), value), origin, offset, consumed: Arc::default() }
+    }
+
+    fn rolling(path: &str, count: u64) -> Rolling<()> {
+        Rolling::new(RollSettings {
+            path: PathTemplate::parse(path).expect("valid"),
+            lines: LineFormat { nulls: Nulls::Fail, origin: false },
+            size: 1000,
+            count,
+            age: Duration::from_secs(10),
+        })
+    }
+
+    fn durable(rolling: &Rolling<()>, partition: i32, taken: i64) -> i64 {
+        rolling.durable(&Offsets::from([(tp(partition), taken)]))[&tp(partition)]
+    }
+
+    #[test]
+    fn a_partition_is_durable_up_to_its_first_unfinished_file() {
+        let mut rolling = rolling("{field.c}", 2);
+        let now = Instant::now();
+        rolling.open(tp(0), 5);
+        for (offset, country) in [(5, "de"), (6, "fr"), (7, "fr"), (8, "de")] {
+            rolling.take(record(0, offset, &format!(r#"{{"c":"{country}"}}"#)), now);
+        }
+        assert_eq!(durable(&rolling, 0, 9), 5);
+        let names: Vec<String> = rolling.files().map(|(_, f)| f.path.clone() + &f.name(None, "jsonl")).collect();
+        assert_eq!(names, ["de/t+0+00000000000000000005.jsonl", "fr/t+0+00000000000000000006.jsonl"]);
+        assert!(rolling.files().all(|(_, file)| file.sealed && file.count == 2));
+        rolling.finish(1);
+        assert_eq!(durable(&rolling, 0, 9), 5);
+        rolling.finish(0);
+        assert_eq!(durable(&rolling, 0, 9), 9);
+        assert_eq!(rolling.buffered(), 0);
+    }
+
+    #[test]
+    fn records_seen_before_are_skipped_and_bad_ones_refused() {
+        let mut rolling = rolling("", 0);
+        let now = Instant::now();
+        rolling.open(tp(0), 3);
+        assert!(matches!(rolling.take(record(0, 2, "{}"), now), Taken::Skipped));
+        assert!(matches!(rolling.take(record(0, 3, "{}"), now), Taken::Written(0)));
+        assert!(matches!(rolling.take(record(0, 3, "{}"), now), Taken::Skipped));
+        assert!(matches!(rolling.take(record(0, 4, "null"), now), Taken::Refused(..)));
+        assert!(matches!(rolling.take(record(0, 5, "{}"), now), Taken::Written(0)));
+        assert_eq!(rolling.hand_over(0), b"{}\n{}\n");
+    }
+
+    #[test]
+    fn age_seals_all_files_of_the_partition_together() {
+        let mut rolling = rolling("{field.c}", 0);
+        let start = Instant::now();
+        rolling.take(record(0, 0, r#"{"c":1}"#), start);
+        rolling.take(record(0, 1, r#"{"c":2}"#), start + Duration::from_secs(9));
+        rolling.take(record(1, 0, r#"{"c":1}"#), start + Duration::from_secs(9));
+        rolling.seal_due(start + Duration::from_secs(9));
+        assert!(rolling.files().all(|(_, file)| !file.sealed));
+        rolling.seal_due(start + Duration::from_secs(10));
+        let sealed: Vec<bool> = rolling.files().map(|(_, file)| file.sealed).collect();
+        assert_eq!(sealed, [true, true, false]);
+        assert!(matches!(rolling.take(record(0, 2, r#"{"c":1}"#), start), Taken::Written(3)), "a new file begins");
+    }
+
+    #[test]
+    fn the_largest_file_is_sealed_first_and_closing_gives_files_up() {
+        let mut rolling = rolling("{field.c}", 0);
+        let now = Instant::now();
+        rolling.take(record(0, 0, r#"{"c":1}"#), now);
+        rolling.take(record(0, 1, r#"{"c":2,"long":"xxxxxxxxxxxxxxxxxxxxxxxx"}"#), now);
+        assert_eq!(rolling.seal_largest(), Some(1));
+        assert_eq!(rolling.seal_largest(), Some(0));
+        assert_eq!(rolling.seal_largest(), None);
+        assert_eq!(rolling.close(&tp(0)).len(), 2);
+        assert_eq!(rolling.buffered(), 0);
+    }
+
+    #[test]
+    fn only_own_names_are_recognised() {
+        let own = |name| is_name_of(name, &tp(0), "jsonl");
+        assert!(own("t+0+00000000000000000006.jsonl"));
+        assert!(own("t+0+00000000000000000006.12.jsonl"));
+        assert!(own("t+0+00000000000000000006.9f3a.jsonl"));
+        for other in [
+            "t+1+00000000000000000006.jsonl",
+            "t+0+6.jsonl",
+            "tt+0+00000000000000000006.jsonl",
+            "t+0+00000000000000000006.json",
+            "t+0+00000000000000000006.a.b.jsonl",
+            "t+0+00000000000000000006..jsonl",
+        ] {
+            assert!(!own(other), "{other}");
+        }
+    }
+}
