@@ -65,13 +65,15 @@ pub struct ConfigKey {
     pub doc: &'static str,
     /// A further check; the error says what to do.
     pub check: Option<fn(&str) -> Result<(), String>>,
+    /// Whether it is a path, which a pipeline file gives relative to itself.
+    pub path: bool,
 }
 
 impl ConfigKey {
     /// An optional key without default.
     pub const fn new(name: &'static str, ty: ConfigType, doc: &'static str) -> Self {
         let importance = Importance::Medium;
-        Self { name, aliases: &[], ty, default: None, required: false, importance, doc, check: None }
+        Self { name, aliases: &[], ty, default: None, required: false, importance, doc, check: None, path: false }
     }
 
     /// Must be given; high importance.
@@ -100,6 +102,13 @@ impl ConfigKey {
     #[must_use]
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
+        self
+    }
+
+    /// It is a path: relative ones in a pipeline file start at the directory of that file.
+    #[must_use]
+    pub const fn path(mut self) -> Self {
+        self.path = true;
         self
     }
 

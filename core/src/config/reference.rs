@@ -37,7 +37,44 @@ pub fn resolve(config: &Config, resolver: &dyn Resolver) -> Result<ResolvedConfi
 }
 
 /// Resolves the references of one value. Text of another form, such as `${topic}`, is left as it is.
+///
+/// A JSON object or list is resolved on its string leaves, so that quotes in a secret cannot change its structure.
 pub fn resolve_text(text: &str, resolver: &dyn Resolver) -> Result<Resolved, String> {
+    if text.contains("${")
+        && text.trim_start().starts_with(['{', '['])
+        && let Ok(mut json) = serde_json::from_str::<serde_json::Value>(text)
+    {
+        let secret = resolve_leaves(&mut json, resolver)?;
+        let text = if secret { json.to_string() } else { text.to_owned() };
+        return Ok(Resolved { text, secret });
+    }
+    resolve_leaf(text, resolver)
+}
+
+fn resolve_leaves(json: &mut serde_json::Value, resolver: &dyn Resolver) -> Result<bool, String> {
+    let mut secret = false;
+    match json {
+        serde_json::Value::String(leaf) => {
+            let resolved = resolve_leaf(leaf, resolver)?;
+            secret = resolved.secret;
+            *leaf = resolved.text;
+        }
+        serde_json::Value::Array(items) => {
+            for item in items {
+                secret |= resolve_leaves(item, resolver)?;
+            }
+        }
+        serde_json::Value::Object(fields) => {
+            for (_, field) in fields.iter_mut() {
+                secret |= resolve_leaves(field, resolver)?;
+            }
+        }
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+    }
+    Ok(secret)
+}
+
+fn resolve_leaf(text: &str, resolver: &dyn Resolver) -> Result<Resolved, String> {
     let mut out = String::with_capacity(text.len());
     let mut secret = false;
     let mut rest = text;

@@ -79,3 +79,20 @@ fn an_unresolved_reference_is_a_problem_of_its_key() {
     let problems = resolve(&config(&[("bucket", "${env:UNSET}")]), &Fixed).expect_err("unset");
     assert_eq!(problems[0].message, "`bucket`: the environment variable `UNSET` is not set");
 }
+
+struct Quoted;
+
+impl Resolver for Quoted {
+    fn resolve(&self, _reference: &Reference<'_>) -> Result<String, String> {
+        Ok(r#"a","admin":"true"#.into())
+    }
+}
+
+#[test]
+fn a_secret_in_json_cannot_change_its_structure() {
+    let given = config(&[("config", r#"{"salt":"${env:SALT}","depth":[1,"${topic}"]}"#)]);
+    let resolved = resolve(&given, &Quoted).expect("resolves");
+    assert!(resolved["config"].secret);
+    let json: serde_json::Value = serde_json::from_str(&resolved["config"].text).expect("still JSON");
+    assert_eq!(json, serde_json::json!({"salt": r#"a","admin":"true"#, "depth": [1, "${topic}"]}));
+}
