@@ -101,6 +101,7 @@ impl Broker {
             coordinator,
             metrics: Metrics::default(),
             stop: stop.clone(),
+            tasks: tasks.clone(),
             making_offsets: tokio::sync::Mutex::default(),
             producer_ids: tokio::sync::Mutex::default(),
             config,

@@ -1,18 +1,21 @@
 //! What the requests of all connections share: metadata, partitions, groups, settings.
-//! Invariant: a change of the metadata is answered only after it is committed and this broker has carried it out.
+//! Invariant: a change of the metadata is answered only after it is committed and this broker has carried it out; once
+//! begun it is carried out even if the client that asked goes away.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::config::{BrokerConfig, HostPort};
 use crate::coord::{Coordinator, OFFSETS_TOPIC};
 use crate::meta::controller::{self, ConfigChange, NewTopic, Policy, Refusal};
 use crate::meta::image::Topic;
-use crate::meta::{ChangeError, Meta};
+use crate::meta::{ChangeError, Meta, MetaError};
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 use crate::topic_config::{self, TopicDefaults};
@@ -27,6 +30,7 @@ pub(crate) struct Node {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
     /// One creation of the offsets topic at a time.
     pub(crate) making_offsets: Mutex<()>,
     pub(crate) producer_ids: Mutex<ProducerIds>,
@@ -57,8 +61,26 @@ impl Node {
         }
     }
 
+    /// Runs a change to its end, whatever becomes of the caller.
+    async fn to_the_end<T, F>(self: &Arc<Self>, change: impl FnOnce(Arc<Self>) -> F) -> Result<T, ChangeError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ChangeError>> + Send + 'static,
+    {
+        let stopped = |error: tokio::task::JoinError| MetaError::Stopped(error.to_string());
+        self.tasks.spawn(change(Arc::clone(self))).await.map_err(stopped)?
+    }
+
     /// Creates a topic, or only says what would be created.
-    pub(crate) async fn create_topic(&self, topic: NewTopic, validate_only: bool) -> Result<Arc<Topic>, ChangeError> {
+    pub(crate) async fn create_topic(
+        self: &Arc<Self>,
+        topic: NewTopic,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, ChangeError> {
+        self.to_the_end(move |node| async move { node.create(topic, validate_only).await }).await
+    }
+
+    async fn create(&self, topic: NewTopic, validate_only: bool) -> Result<Arc<Topic>, ChangeError> {
         let policy = self.policy();
         let name = topic.name.clone();
         let created = self.meta.change(|image| {
@@ -76,49 +98,61 @@ impl Node {
         Ok(created)
     }
 
-    pub(crate) async fn delete_topic(&self, name: &str) -> Result<(), ChangeError> {
+    pub(crate) async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<(), ChangeError> {
         if name == OFFSETS_TOPIC {
             return Err(Refusal::Internal(name.to_owned()).into());
         }
-        self.meta.change(|image| Ok(((), controller::delete_topic(image, name)?))).await?;
-        self.follow().await?;
-        tracing::info!(topic = name, "deleted a topic");
-        self.coordinator.forget_topics(|topic| topic == name).await;
-        Ok(())
+        let name = name.to_owned();
+        let delete = move |node: Arc<Self>| async move {
+            node.meta.change(|image| Ok(((), controller::delete_topic(image, &name)?))).await?;
+            node.follow().await?;
+            tracing::info!(topic = name, "deleted a topic");
+            node.coordinator.forget_topics(|topic| topic == name).await;
+            Ok(())
+        };
+        self.to_the_end(delete).await
     }
 
     pub(crate) async fn create_partitions(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         count: i32,
-        assignments: Option<&[Vec<i32>]>,
+        assignments: Option<Vec<Vec<i32>>>,
         validate_only: bool,
     ) -> Result<(), ChangeError> {
-        let policy = self.policy();
-        let changed = self.meta.change(|image| {
-            let records = controller::create_partitions(image, policy, name, count, assignments)?;
-            Ok(((), if validate_only { Vec::new() } else { records }))
-        });
-        changed.await?;
-        self.follow().await
+        let (policy, name) = (self.policy(), name.to_owned());
+        let create = move |node: Arc<Self>| async move {
+            let changed = node.meta.change(|image| {
+                let records =
+                    controller::create_partitions(image, policy, &name, count, assignments.as_deref())?;
+                Ok(((), if validate_only { Vec::new() } else { records }))
+            });
+            changed.await?;
+            node.follow().await
+        };
+        self.to_the_end(create).await
     }
 
     pub(crate) async fn alter_topic(
-        &self,
+        self: &Arc<Self>,
         name: &str,
-        changes: &[(String, ConfigChange)],
+        changes: Vec<(String, ConfigChange)>,
         validate_only: bool,
     ) -> Result<(), ChangeError> {
-        let default_of = |key: &str| {
-            let definition = topic_config::definition(key);
-            definition.map(|definition| self.defaults.get(definition).0.to_owned()).unwrap_or_default()
+        let name = name.to_owned();
+        let alter = move |node: Arc<Self>| async move {
+            let default_of = |key: &str| {
+                let definition = topic_config::definition(key);
+                definition.map(|definition| node.defaults.get(definition).0.to_owned()).unwrap_or_default()
+            };
+            let changed = node.meta.change(|image| {
+                let records = controller::alter_topic_configs(image, &name, &changes, default_of)?;
+                Ok(((), if validate_only { Vec::new() } else { records }))
+            });
+            changed.await?;
+            node.follow().await
         };
-        let changed = self.meta.change(|image| {
-            let records = controller::alter_topic_configs(image, name, changes, default_of)?;
-            Ok(((), if validate_only { Vec::new() } else { records }))
-        });
-        changed.await?;
-        self.follow().await
+        self.to_the_end(alter).await
     }
 
     /// Lets the partitions do what the newest image says.
@@ -126,15 +160,19 @@ impl Node {
         let (partitions, image) = (Arc::clone(&self.partitions), self.meta.image());
         // New files and their fsyncs: for a thread that may block.
         let followed = tokio::task::spawn_blocking(move || partitions.follow(&image)).await;
-        let panicked = |error: tokio::task::JoinError| crate::meta::MetaError::Stopped(error.to_string());
+        let panicked = |error: tokio::task::JoinError| MetaError::Stopped(error.to_string());
         followed.map_err(panicked)?.map_err(ChangeError::Log)
     }
 
     /// Makes the offsets topic on first use, and takes its groups over.
-    pub(crate) async fn ensure_offsets_topic(&self) -> Result<(), ChangeError> {
+    pub(crate) async fn ensure_offsets_topic(self: &Arc<Self>) -> Result<(), ChangeError> {
         if self.coordinator.is_ready() {
             return Ok(());
         }
+        self.to_the_end(|node| async move { node.make_offsets_topic().await }).await
+    }
+
+    async fn make_offsets_topic(&self) -> Result<(), ChangeError> {
         let _turn = self.making_offsets.lock().await;
         if self.coordinator.is_ready() {
             return Ok(());
@@ -149,7 +187,7 @@ impl Node {
                 configs: BTreeMap::from(configs),
                 ..NewTopic::default()
             };
-            self.create_topic(topic, false).await?;
+            self.create(topic, false).await?;
         } else if self.partitions.topic(OFFSETS_TOPIC).is_none() {
             // An earlier attempt got as far as the metadata.
             self.follow().await?;
@@ -161,7 +199,11 @@ impl Node {
     }
 
     /// An id that no producer ever had.
-    pub(crate) async fn next_producer_id(&self) -> Result<i64, ChangeError> {
+    pub(crate) async fn next_producer_id(self: &Arc<Self>) -> Result<i64, ChangeError> {
+        self.to_the_end(|node| async move { node.take_producer_id().await }).await
+    }
+
+    async fn take_producer_id(&self) -> Result<i64, ChangeError> {
         let mut ids = self.producer_ids.lock().await;
         if ids.next >= ids.end {
             // What was left of an earlier process' block is never used.

@@ -209,7 +209,7 @@ async fn alter_one(
         }
         changes.push((config.name.to_string(), change));
     }
-    let outcome = node.alter_topic(&resource.resource_name, &changes, validate_only).await;
+    let outcome = node.alter_topic(&resource.resource_name, changes, validate_only).await;
     outcome.map_err(|error: ChangeError| {
         let code = match &error {
             ChangeError::Refused(Refusal::UnknownTopic(_)) => ErrorCode::UnknownTopicOrPartition,

@@ -1,6 +1,6 @@
 //! Runs the shards: requests in, records to `__consumer_offsets`, replies out, and time.
 //! Invariant: the order of a shard's records in the log is the order of its decisions (both happen under its lock), and
-//! nothing is acknowledged before its record is flushed.
+//! nothing is acknowledged before its record is flushed; what has been written takes effect even if its client has gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -293,9 +293,19 @@ impl Coordinator {
             }
             cell.write(&changes)
         };
-        let base = written.done().await?;
-        cell.apply(base, changes, self.clock.now());
+        self.finish(cell, written, changes).await?;
         Ok(outcomes)
+    }
+
+    /// Waits for the write and lets it take effect, in a task that outlives the request.
+    async fn finish(&self, cell: Arc<Cell>, written: Writing, changes: Vec<Change>) -> Result<(), CoordError> {
+        let clock = self.clock;
+        let finishing = self.tasks.spawn(async move {
+            let base = written.done().await?;
+            cell.apply(base, changes, clock.now());
+            Ok(())
+        });
+        finishing.await.unwrap_or(Err(CoordError::Stopping))
     }
 
     /// Looks at a group; `None` when it does not exist.
@@ -322,17 +332,21 @@ impl Coordinator {
             let written = cell.write(&changes);
             (changes, written)
         };
-        match written.done().await {
-            Ok(base) => {
-                cell.apply(base, changes, self.clock.now());
-                cell.live.lock().shard.forget(group);
-                Ok(())
+        let (clock, group) = (self.clock, group.to_owned());
+        let deleting = self.tasks.spawn(async move {
+            match written.done().await {
+                Ok(base) => {
+                    cell.apply(base, changes, clock.now());
+                    cell.live.lock().shard.forget(&group);
+                    Ok(())
+                }
+                Err(error) => {
+                    cell.live.lock().shard.revive(&group, clock.now());
+                    Err(error)
+                }
             }
-            Err(error) => {
-                cell.live.lock().shard.revive(group, self.clock.now());
-                Err(error)
-            }
-        }
+        });
+        deleting.await.unwrap_or(Err(CoordError::Stopping))
     }
 
     /// Removes the offsets of topics that are gone.
@@ -342,7 +356,7 @@ impl Coordinator {
                 continue;
             }
             let changes = cell.live.lock().shard.of_topics(&is_gone);
-            self.write_down(&cell, changes).await;
+            self.write_down(cell, changes).await;
         }
     }
 
@@ -355,19 +369,19 @@ impl Coordinator {
             }
             let changes = cell.live.lock().shard.expired(retention, self.clock.now());
             let groups: Vec<String> = changes.iter().filter_map(Change::group_id).map(str::to_owned).collect();
-            self.write_down(&cell, changes).await;
+            self.write_down(Arc::clone(&cell), changes).await;
             let mut live = cell.live.lock();
             groups.iter().for_each(|group| live.shard.forget(group));
         }
     }
 
-    async fn write_down(&self, cell: &Cell, changes: Vec<Change>) {
+    async fn write_down(&self, cell: Arc<Cell>, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
         }
-        match cell.write(&changes).done().await {
-            Ok(base) => cell.apply(base, changes, self.clock.now()),
-            Err(error) => tracing::warn!(%error, "could not remove offsets; trying again later"),
+        let written = cell.write(&changes);
+        if let Err(error) = self.finish(cell, written, changes).await {
+            tracing::warn!(%error, "could not remove offsets; trying again later");
         }
     }
 

@@ -1,0 +1,420 @@
+//! A broker on port 0, spoken to in raw Kafka frames.
+
+#[path = "broker/client.rs"]
+mod client;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aqueduct_broker::{Broker, BrokerConfig, Handle};
+use aqueduct_log::MemDisk;
+use aqueduct_wire::error_code::ErrorCode;
+use aqueduct_wire::messages::*;
+use aqueduct_wire::record_set::RecordSet;
+use aqueduct_wire::{BatchBuilder, Bytes};
+
+use client::Client;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn config(dir: &Path) -> BrokerConfig {
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    BrokerConfig { data_dir: dir.to_owned(), listen, ..BrokerConfig::default() }
+}
+
+async fn start(dir: &Path) -> Handle {
+    Broker::start(config(dir)).await.expect("the broker starts")
+}
+
+async fn start_on(disk: &MemDisk) -> Handle {
+    Broker::start_on(Arc::new(disk.clone()), config(Path::new("/d"))).await.expect("the broker starts")
+}
+
+fn code(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code)
+}
+
+fn batch(values: &[&str], producer: Option<(i64, i16, i32)>) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    if let Some((id, epoch, sequence)) = producer {
+        builder = builder.producer(id, epoch, sequence);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now = i64::try_from(now.as_millis()).expect("fits");
+    for value in values {
+        builder.append(now, Some(b"key"), Some(value.as_bytes()), &[]);
+    }
+    builder.build().expect("builds")
+}
+
+async fn create(client: &mut Client, name: &str, configs: &[(&str, &str)]) -> CreatableTopicResult {
+    let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
+        name: (*name).into(),
+        value: Some((*value).into()),
+    };
+    let topic = CreatableTopic {
+        name: name.into(),
+        num_partitions: 1,
+        replication_factor: -1,
+        configs: configs.iter().map(config).collect(),
+        ..CreatableTopic::default()
+    };
+    let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+    client.ask(7, &request).await.topics.remove(0)
+}
+
+async fn produce(client: &mut Client, topic: &str, records: Bytes, acks: i16) -> PartitionProduceResponse {
+    let request = produce_request(topic, records, acks);
+    client.ask(9, &request).await.responses.remove(0).partition_responses.remove(0)
+}
+
+fn produce_request(topic: &str, records: Bytes, acks: i16) -> ProduceRequest {
+    let partition = PartitionProduceData { index: 0, records: Some(RecordSet::from(records)) };
+    let topic =
+        TopicProduceData { name: topic.into(), partition_data: vec![partition], ..TopicProduceData::default() };
+    ProduceRequest { acks, timeout_ms: 5000, topic_data: vec![topic], ..ProduceRequest::default() }
+}
+
+fn fetch_request(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest {
+    let partition =
+        FetchPartition { partition: 0, fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() };
+    let topic = FetchTopic { topic: topic.into(), partitions: vec![partition], ..FetchTopic::default() };
+    FetchRequest { max_wait_ms, min_bytes: 1, topics: vec![topic], ..FetchRequest::default() }
+}
+
+async fn fetch(client: &mut Client, topic: &str, offset: i64) -> PartitionData {
+    client.ask(11, &fetch_request(topic, offset, 0)).await.responses.remove(0).partitions.remove(0)
+}
+
+/// All values from `offset` on, by their offsets.
+fn values(data: &PartitionData) -> Vec<(i64, String)> {
+    let mut values = Vec::new();
+    for batch in data.records.as_ref().expect("records").batches() {
+        for record in batch.expect("a whole batch").records(1 << 20).expect("reads") {
+            let record = record.expect("a whole record");
+            let value = String::from_utf8(record.value.expect("a value").to_vec()).expect("text");
+            values.push((record.offset, value));
+        }
+    }
+    values
+}
+
+#[tokio::test]
+async fn what_is_produced_is_fetched_even_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    assert_eq!(code(create(&mut client, "orders", &[]).await.error_code), ErrorCode::None);
+    for (at, values) in [["a", "b"], ["c", "d"]].iter().enumerate() {
+        let produced = produce(&mut client, "orders", batch(values, None), -1).await;
+        assert_eq!((code(produced.error_code), produced.base_offset), (ErrorCode::None, 2 * at as i64));
+    }
+    let cluster = broker.cluster_id().to_owned();
+    drop(client);
+    broker.shutdown(DEADLINE).await.expect("stops");
+
+    let broker = start(dir.path()).await;
+    assert_eq!(broker.cluster_id(), cluster);
+    let mut client = Client::connect(&broker).await;
+    let data = fetch(&mut client, "orders", 1).await;
+    let expected = [(0, "a"), (1, "b"), (2, "c"), (3, "d")].map(|(offset, text)| (offset, text.to_owned()));
+    assert_eq!(values(&data), expected, "whole batches");
+    assert_eq!(data.high_watermark, 4);
+    let beyond = fetch(&mut client, "orders", 5).await;
+    assert_eq!(code(beyond.error_code), ErrorCode::OffsetOutOfRange);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_replayed_batch_gets_its_first_offset_and_is_not_appended_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[]).await;
+    let id = client.ask(4, &no_transactions()).await;
+    assert_eq!((code(id.error_code), id.producer_epoch), (ErrorCode::None, 0));
+    let first = batch(&["a", "b"], Some((id.producer_id, 0, 0)));
+    let second = batch(&["c"], Some((id.producer_id, 0, 2)));
+    for (records, offset) in [(&first, 0), (&second, 2), (&first, 0), (&second, 2)] {
+        let produced = produce(&mut client, "orders", records.clone(), -1).await;
+        assert_eq!((code(produced.error_code), produced.base_offset), (ErrorCode::None, offset));
+    }
+    let gap = produce(&mut client, "orders", batch(&["x"], Some((id.producer_id, 0, 9))), -1).await;
+    assert_eq!(code(gap.error_code), ErrorCode::OutOfOrderSequenceNumber);
+    assert_eq!(values(&fetch(&mut client, "orders", 0).await).len(), 3);
+    let other = client.ask(4, &no_transactions()).await;
+    assert_ne!(other.producer_id, id.producer_id);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_with_the_power_and_leader_epochs_rise() {
+    let mut disk = MemDisk::with_dir("/d");
+    let mut expected = Vec::new();
+    for round in 0..6_u64 {
+        let broker = start_on(&disk).await;
+        let mut client = Client::connect(&broker).await;
+        if round == 0 {
+            create(&mut client, "orders", &[]).await;
+        } else {
+            let data = fetch(&mut client, "orders", 0).await;
+            assert_eq!(values(&data), expected, "round {round}");
+        }
+        let metadata = client.ask(9, &metadata_request("orders")).await;
+        assert_eq!(metadata.topics[0].partitions[0].leader_epoch, i32::try_from(round).expect("small"));
+        let value = format!("value-{round}");
+        let produced = produce(&mut client, "orders", batch(&[&value], None), -1).await;
+        assert_eq!(code(produced.error_code), ErrorCode::None);
+        expected.push((produced.base_offset, value));
+        // Not acknowledged: may be there or not, but is never half there.
+        let (next, _) = (broker, client);
+        disk = disk.crash(round);
+        drop(next);
+    }
+}
+
+fn no_transactions() -> InitProducerIdRequest {
+    InitProducerIdRequest { transactional_id: None, ..InitProducerIdRequest::default() }
+}
+
+fn metadata_request(topic: &str) -> MetadataRequest {
+    let topic = MetadataRequestTopic { name: Some(topic.into()), ..MetadataRequestTopic::default() };
+    MetadataRequest {
+        topics: Some(vec![topic]),
+        allow_auto_topic_creation: false,
+        ..MetadataRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn garbage_closes_its_connection_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut good = Client::connect(&broker).await;
+    create(&mut good, "orders", &[]).await;
+    let inputs: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        &[255; 64],
+        &[0, 0, 0, 4, 0, 0, 0, 0],
+        // An unknown API, a version that is not served, and a body that is no body.
+        &[0, 0, 0, 10, 3, 231, 0, 0, 0, 0, 0, 1, 255, 255],
+        &[0, 0, 0, 10, 0, 3, 0, 99, 0, 0, 0, 1, 255, 255],
+        &[0, 0, 0, 14, 0, 3, 0, 4, 0, 0, 0, 1, 255, 255, 127, 255, 255, 255],
+    ];
+    for input in inputs {
+        let mut bad = Client::connect(&broker).await;
+        bad.send_raw(input).await;
+        assert!(bad.is_closed().await, "{input:?}");
+    }
+    let produced = produce(&mut good, "orders", batch(&["a"], None), 1).await;
+    assert_eq!(code(produced.error_code), ErrorCode::None);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_broken_batch_is_refused_with_a_code_that_clients_understand() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[("max.message.bytes", "200")]).await;
+    create(&mut client, "positions", &[("cleanup.policy", "compact")]).await;
+    let good = batch(&["a"], None);
+    let mut flipped = good.to_vec();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    let mut old = good.to_vec();
+    old[16] = 1;
+    let large = batch(&["x".repeat(300).as_str()], None);
+    let mut keyless = BatchBuilder::new();
+    keyless.append(0, None, Some(b"v"), &[]);
+    let keyless = keyless.build().expect("builds");
+    let twice = [&good[..], &good[..]].concat();
+    for (topic, records, expected) in [
+        ("orders", flipped.into(), ErrorCode::CorruptMessage),
+        ("orders", old.into(), ErrorCode::UnsupportedForMessageFormat),
+        ("orders", large, ErrorCode::MessageTooLarge),
+        ("orders", twice.into(), ErrorCode::InvalidRecord),
+        ("orders", good.slice(..20), ErrorCode::CorruptMessage),
+        ("orders", Bytes::new(), ErrorCode::CorruptMessage),
+        ("positions", keyless, ErrorCode::InvalidRecord),
+        ("nowhere", good.clone(), ErrorCode::UnknownTopicOrPartition),
+    ] {
+        let produced = produce(&mut client, topic, records, -1).await;
+        assert_eq!(code(produced.error_code), expected, "{topic}");
+    }
+    let acks = produce(&mut client, "orders", good, 7).await;
+    assert_eq!(code(acks.error_code), ErrorCode::InvalidRequiredAcks);
+    assert_eq!(fetch(&mut client, "orders", 0).await.high_watermark, 0, "nothing was appended");
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn answers_come_in_order_and_a_waiting_fetch_does_not_stop_what_follows_from_being_appended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[]).await;
+    // The fetch waits for data that only the produce behind it on the same connection brings.
+    let waiting = client.send(11, &fetch_request("orders", 0, 20_000)).await;
+    let producing = client.send(9, &produce_request("orders", batch(&["a"], None), 1)).await;
+    let fetched = client.receive::<FetchRequest>(11, waiting).await;
+    assert_eq!(values(&fetched.responses[0].partitions[0]).len(), 1);
+    let produced = client.receive::<ProduceRequest>(9, producing).await;
+    assert_eq!(produced.responses[0].partition_responses[0].base_offset, 0);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_group_keeps_its_offsets_over_a_power_loss() {
+    let disk = MemDisk::with_dir("/d");
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[]).await;
+    let coordinator = client.ask(3, &FindCoordinatorRequest { key: "g".into(), ..Default::default() }).await;
+    assert_eq!((code(coordinator.error_code), coordinator.node_id), (ErrorCode::None, 1));
+    let joined = join(&mut client, "g", "connect").await;
+    assert_eq!((code(joined.error_code), joined.generation_id), (ErrorCode::None, 1));
+    let member = joined.member_id.clone();
+    let assignment = SyncGroupRequestAssignment {
+        member_id: member.clone(),
+        assignment: Bytes::from_static(b"everything"),
+    };
+    let sync = SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id: 1,
+        member_id: member.clone(),
+        assignments: vec![assignment],
+        ..SyncGroupRequest::default()
+    };
+    assert_eq!(client.ask(3, &sync).await.assignment, "everything");
+    assert_eq!(commit(&mut client, "g", &member, 1, 42).await, ErrorCode::None);
+    assert_eq!(commit(&mut client, "g", &member, 9, 43).await, ErrorCode::IllegalGeneration);
+    assert_eq!(committed(&mut client, "g").await, 42);
+
+    let disk = disk.crash(3);
+    drop((broker, client));
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    assert_eq!(committed(&mut client, "g").await, 42);
+    assert_eq!(committed(&mut client, "never seen").await, -1);
+    // The member is still in its generation.
+    let heartbeat = HeartbeatRequest {
+        group_id: "g".into(),
+        generation_id: 1,
+        member_id: member.clone(),
+        ..HeartbeatRequest::default()
+    };
+    assert_eq!(code(client.ask(3, &heartbeat).await.error_code), ErrorCode::None);
+    assert_eq!(commit(&mut client, "g", &member, 1, 50).await, ErrorCode::None);
+    assert_eq!(committed(&mut client, "g").await, 50);
+}
+
+async fn join(client: &mut Client, group: &str, protocol_type: &str) -> JoinGroupResponse {
+    let protocol =
+        JoinGroupRequestProtocol { name: "default".into(), metadata: Bytes::from_static(b"subscription") };
+    let mut request = JoinGroupRequest {
+        group_id: group.into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        protocol_type: protocol_type.into(),
+        protocols: vec![protocol],
+        ..JoinGroupRequest::default()
+    };
+    let first = client.ask(5, &request).await;
+    assert_eq!(code(first.error_code), ErrorCode::MemberIdRequired);
+    request.member_id = first.member_id;
+    client.ask(5, &request).await
+}
+
+async fn commit(client: &mut Client, group: &str, member: &str, generation: i32, offset: i64) -> ErrorCode {
+    let partition = OffsetCommitRequestPartition {
+        partition_index: 0,
+        committed_offset: offset,
+        ..OffsetCommitRequestPartition::default()
+    };
+    let topic = OffsetCommitRequestTopic {
+        name: "orders".into(),
+        partitions: vec![partition],
+        ..OffsetCommitRequestTopic::default()
+    };
+    let request = OffsetCommitRequest {
+        group_id: group.into(),
+        generation_id_or_member_epoch: generation,
+        member_id: member.into(),
+        topics: vec![topic],
+        ..OffsetCommitRequest::default()
+    };
+    code(client.ask(8, &request).await.topics[0].partitions[0].error_code)
+}
+
+async fn committed(client: &mut Client, group: &str) -> i64 {
+    let topic = OffsetFetchRequestTopic { name: "orders".into(), partition_indexes: vec![0] };
+    let request =
+        OffsetFetchRequest { group_id: group.into(), topics: Some(vec![topic]), ..OffsetFetchRequest::default() };
+    let fetched = client.ask(7, &request).await;
+    assert_eq!(code(fetched.error_code), ErrorCode::None);
+    fetched.topics[0].partitions[0].committed_offset
+}
+
+#[tokio::test]
+async fn topics_are_created_checked_and_deleted_with_everything_in_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    let made = create(&mut client, "orders", &[("retention.ms", "1000")]).await;
+    let configs: BTreeMap<String, i8> =
+        made.configs.expect("never null").iter().map(|one| (one.name.to_string(), one.config_source)).collect();
+    assert_eq!((configs["retention.ms"], configs["segment.bytes"]), (1, 5));
+    assert_eq!(code(create(&mut client, "orders", &[]).await.error_code), ErrorCode::TopicAlreadyExists);
+    assert_eq!(code(create(&mut client, "a/b", &[]).await.error_code), ErrorCode::InvalidTopicException);
+    assert_eq!(code(create(&mut client, "c", &[("x", "1")]).await.error_code), ErrorCode::InvalidConfig);
+
+    produce(&mut client, "orders", batch(&["old"], None), -1).await;
+    let delete = DeleteTopicsRequest { topic_names: vec!["orders".into()], ..DeleteTopicsRequest::default() };
+    assert_eq!(code(client.ask(5, &delete).await.responses[0].error_code), ErrorCode::None);
+    let gone = client.ask(9, &metadata_request("orders")).await;
+    assert_eq!(code(gone.topics[0].error_code), ErrorCode::UnknownTopicOrPartition);
+    let again = create(&mut client, "orders", &[]).await;
+    assert_ne!(again.topic_id, made.topic_id);
+    assert_eq!(fetch(&mut client, "orders", 0).await.high_watermark, 0, "nothing of the old topic");
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn topics_come_into_being_on_demand_only_when_the_request_allows_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    let refused = client.ask(9, &metadata_request("orders")).await;
+    assert_eq!(code(refused.topics[0].error_code), ErrorCode::UnknownTopicOrPartition);
+    let request = MetadataRequest { allow_auto_topic_creation: true, ..metadata_request("orders") };
+    let made = client.ask(9, &request).await;
+    assert_eq!((code(made.topics[0].error_code), made.topics[0].partitions.len()), (ErrorCode::None, 1));
+    let wrong = MetadataRequest { allow_auto_topic_creation: true, ..metadata_request("or ders") };
+    assert_eq!(code(client.ask(9, &wrong).await.topics[0].error_code), ErrorCode::InvalidTopicException);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_second_broker_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let refused = Broker::start(config(dir.path())).await.err().expect("refused");
+    assert!(refused.to_string().contains("in use by process"), "{refused}");
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_client_from_the_future_gets_the_list_of_apis() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    client.send_raw(&[0, 0, 0, 11, 0, 18, 0, 99, 0, 0, 0, 77, 255, 255, 0]).await;
+    let list = client.receive::<ApiVersionsRequest>(0, 77).await;
+    assert_eq!(code(list.error_code), ErrorCode::UnsupportedVersion);
+    let produce = list.api_keys.iter().find(|one| one.api_key == 0).expect("produce is there");
+    assert_eq!(produce.min_version, 0);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
