@@ -3,7 +3,7 @@
 //! Invariant: an offset counts as flushed only after the data of its batch, and the directory entry of its segment, were
 //! synced. A failed sync is never retried: it takes the directory offline until restart and answers everybody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -220,7 +220,7 @@ pub(crate) struct FlushContext {
 }
 
 impl FlushContext {
-    fn sync(&self, what: &std::path::Path, sync: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
+    fn sync(&self, what: &Path, sync: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
         if self.mode == FlushMode::UnsafeNoFlush {
             return Ok(());
         }
@@ -298,10 +298,14 @@ impl FlushContext {
     }
 }
 
-/// Writes both index files beside a segment.
-pub(crate) fn write_index(disk: &dyn Disk, segment: &std::path::Path, index: &IndexBytes) -> Result<()> {
+/// Writes both index files beside a segment. Each has its name only when it is whole on disk; the directory is synced by
+/// the caller, or not at all: an index that is missing is built again.
+pub(crate) fn write_index(disk: &dyn Disk, segment: &Path, index: &IndexBytes) -> Result<()> {
     for (extension, bytes) in [("index", &index.offsets), ("timeindex", &index.times)] {
-        crate::checked_file::write_synced(disk, &segment.with_extension(extension), bytes)?;
+        let path = segment.with_extension(extension);
+        let tmp = segment.with_extension(format!("{extension}.tmp"));
+        crate::checked_file::write_synced(disk, &tmp, bytes)?;
+        disk.rename(&tmp, &path).map_err(|e| LogError::io("rename", &tmp, e))?;
     }
     Ok(())
 }

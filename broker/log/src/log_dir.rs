@@ -135,6 +135,11 @@ impl LogDir {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn context_for_tests(&self) -> &LogContext {
+        &self.context
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -201,4 +206,4 @@ fn take_clean_epoch(disk: &dyn Disk, root: &Path) -> Result<Option<i64>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,7 @@ mod cut;
 mod read;
 mod retention;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -66,11 +66,11 @@ impl LogContext {
 /// The log of one partition.
 #[derive(Debug)]
 pub struct PartitionLog {
-    id: PartitionId,
-    dir: PathBuf,
-    context: Arc<LogContext>,
+    pub(crate) id: PartitionId,
+    pub(crate) dir: PathBuf,
+    pub(crate) context: Arc<LogContext>,
     flush: Arc<FlushState>,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     /// Copies of the state's, to be read without the lock.
     start: AtomicI64,
     end: AtomicI64,
@@ -78,18 +78,18 @@ pub struct PartitionLog {
 
 #[derive(Debug)]
 pub(crate) struct State {
-    config: LogConfig,
-    sealed: Vec<Sealed>,
-    active: Active,
-    start: i64,
-    end: i64,
-    epochs: LeaderEpochs,
-    producers: ProducerStates,
-    tail: TailCache,
+    pub(crate) config: LogConfig,
+    pub(crate) sealed: Vec<Sealed>,
+    pub(crate) active: Active,
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    pub(crate) epochs: LeaderEpochs,
+    pub(crate) producers: ProducerStates,
+    pub(crate) tail: TailCache,
     /// A failed write left bytes behind the end that could not be cut off yet.
-    uncut: bool,
+    pub(crate) uncut: bool,
     /// Why this partition alone takes no more requests.
-    failed: Option<LogError>,
+    pub(crate) failed: Option<LogError>,
 }
 
 impl PartitionLog {
@@ -277,6 +277,3 @@ pub(crate) fn active_file(active: &Active) -> ActiveFile {
 /// `partition.metadata`: which incarnation of the topic a directory belongs to.
 pub(crate) const METADATA_FILE: &str = "partition.metadata";
 pub(crate) const METADATA: CheckedFile = CheckedFile::new(*b"AQPARTMD", 1);
-
-#[cfg(test)]
-mod tests;

@@ -111,7 +111,7 @@ impl Load<'_> {
             return Ok(loaded);
         }
         let recovery_point = if repair { start } else { checkpoint.recovery_point.max(start) };
-        self.scan(&bases, recovery_point, start, repair)
+        self.scan(&bases, recovery_point, start, known.is_some(), repair)
     }
 
     /// A new partition, or one whose files are all gone although they should not be.
@@ -153,7 +153,14 @@ impl Load<'_> {
         Ok(Some(Loaded { sealed, active, start, end, epochs, producers, new_entries: false }))
     }
 
-    fn scan(&self, bases: &[(i64, u64)], recovery_point: i64, start: i64, repair: bool) -> Result<Loaded> {
+    fn scan(
+        &self,
+        bases: &[(i64, u64)],
+        recovery_point: i64,
+        start: i64,
+        known: bool,
+        repair: bool,
+    ) -> Result<Loaded> {
         let first = bases.partition_point(|(base, _)| *base <= recovery_point).saturating_sub(1);
         let first = if repair { 0 } else { first };
         let mut sealed =
@@ -182,6 +189,7 @@ impl Load<'_> {
             now_ms: self.now_ms,
             recovery_point,
             repair,
+            gaps: repair || !known,
         };
         let Found { mut segments, end, changed } =
             scan.run(&bases[first..], &mut epochs, &mut producers, snapshot)?;

@@ -76,9 +76,9 @@ impl Active {
         self.index.max_timestamp()
     }
 
-    /// Where to look for `offset`: a position at or before its batch.
-    pub(crate) fn position_for(&self, offset: i64) -> u64 {
-        self.index.lookup(self.base, offset).map_or(0, |(_, position)| position)
+    /// Where to look for `offset`, as far as the index knows; see [`Extent::hint`].
+    pub(crate) fn hint_for(&self, offset: i64) -> Option<(i64, u64)> {
+        self.index.lookup(self.base, offset)
     }
 }
 
@@ -123,21 +123,24 @@ impl Sealed {
 
     /// Where to look for `offset`: a position at or before its batch, where a batch does begin.
     pub(crate) fn position_for(&self, offset: i64) -> u64 {
-        let Ok(Some((batch, position))) = self.index.lookup(self.base, offset) else { return 0 };
-        let mut header = [0; HEADER_LEN];
-        let whole = matches!(read_full_at(&*self.file, &mut header, position), Ok(HEADER_LEN));
-        match BatchHeader::parse(&header) {
-            Ok(found) if whole && found.base_offset == batch => position,
-            _ => {
-                tracing::warn!(segment = %self.path.display(), position, "the index does not fit the segment, scanning it");
-                0
-            }
-        }
+        let hint = self.index.lookup(self.base, offset).ok().flatten();
+        hint.filter(|hint| hint_holds(&*self.file, &self.path, *hint)).map_or(0, |(_, position)| position)
     }
 }
 
 /// An index entry leads to within a few KiB of the batch.
 const SEEK_CHUNK: usize = 8 << 10;
+
+/// Whether the batch that an index names does begin at its position.
+fn hint_holds(file: &dyn DiskFile, path: &Path, (batch, position): (i64, u64)) -> bool {
+    let mut header = [0; HEADER_LEN];
+    let whole = matches!(read_full_at(file, &mut header, position), Ok(HEADER_LEN));
+    let holds = whole && BatchHeader::parse(&header).is_ok_and(|found| found.base_offset == batch);
+    if !holds {
+        tracing::warn!(segment = %path.display(), position, "the index does not fit the segment, scanning it");
+    }
+    holds
+}
 
 /// A stretch of a segment to be read without holding the log's lock.
 #[derive(Debug)]
@@ -149,6 +152,12 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    /// Begins where an index says, if a batch does begin there.
+    pub(crate) fn hint(&mut self, hint: Option<(i64, u64)>) {
+        let hint = hint.filter(|hint| hint_holds(&*self.file, &self.path, *hint));
+        self.position = hint.map_or(0, |(_, position)| position);
+    }
+
     /// Whole batches from the one that holds `offset` on, below `up_to`: up to `max_bytes`, but at least one.
     /// Each is checked against its CRC. Also the offset after the last of them.
     pub(crate) fn read(mut self, offset: i64, max_bytes: usize, up_to: i64) -> Result<(Bytes, i64)> {

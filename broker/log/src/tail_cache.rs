@@ -85,6 +85,13 @@ impl TailCache {
         }
     }
 
+    /// Batches below `offset` were compacted.
+    pub(crate) fn forget_below(&mut self, offset: i64) {
+        while self.batches.front().is_some_and(|b| b.base < offset) {
+            self.pop_front();
+        }
+    }
+
     /// Gives the memory back when nothing was appended since `before`.
     pub(crate) fn clear_idle(&mut self, before: i64) {
         if self.last_append < before {

@@ -28,7 +28,7 @@ const SMALL_CHUNK: usize = 1024;
 const MAX_DECOMPRESSED: usize = 256 << 20;
 
 enum Source {
-    Active(u64),
+    Active(Option<(i64, u64)>),
     Sealed(Sealed),
 }
 
@@ -55,14 +55,14 @@ impl PartitionLog {
         }
         let mut at = offset;
         loop {
-            let Some((source, extent, next_base)) = self.locate(at, up_to)? else {
+            let Some((source, mut extent, next_base)) = self.locate(at, up_to)? else {
                 return Ok(Fetched { next_offset: offset, ..Fetched::default() });
             };
-            let position = match &source {
-                Source::Active(position) => *position,
-                Source::Sealed(segment) => segment.position_for(at),
-            };
-            let read = Extent { position, ..extent }.read(at, max_bytes, up_to);
+            extent.hint(match &source {
+                Source::Active(hint) => *hint,
+                Source::Sealed(segment) => segment.index.lookup(segment.base, at).ok().flatten(),
+            });
+            let read = extent.read(at, max_bytes, up_to);
             let (data, next_offset) = read.map_err(|e| self.classify(&e))?;
             if !data.is_empty() {
                 let bytes = data.len();
@@ -136,7 +136,7 @@ impl PartitionLog {
         if offset >= active.base {
             let (path, file) = (active.path.clone(), Arc::clone(&active.file));
             let extent = Extent { path, file, position: 0, end: active.size };
-            return Ok(Some((Source::Active(active.position_for(offset)), extent, None)));
+            return Ok(Some((Source::Active(active.hint_for(offset)), extent, None)));
         }
         let at = state.sealed.partition_point(|s| s.base <= offset).saturating_sub(1);
         let segment = state.sealed[at].clone();
@@ -166,7 +166,7 @@ impl PartitionLog {
     }
 
     /// A corrupt file takes the partition offline; a file that cannot be read is that request's bad luck.
-    fn classify(&self, error: &LogError) -> LogError {
+    pub(crate) fn classify(&self, error: &LogError) -> LogError {
         match error {
             LogError::Corrupt { .. } => self.fail(error),
             other => other.clone(),

@@ -71,7 +71,9 @@ impl PartitionLog {
             && config.retention_ms >= 0
             && newest >= 0
             && newest < now_ms.saturating_sub(config.retention_ms);
-        rolls || expired
+        let uncompacted =
+            config.compact && now_ms.saturating_sub(first_append) >= config.max_compaction_lag_ms;
+        rolls || expired || uncompacted
     }
 
     fn count_expired(&self, state: &State, now_ms: i64) -> usize {
@@ -88,7 +90,8 @@ impl PartitionLog {
             let too_large = config.delete && limit.is_some_and(|limit| size - segment.size >= limit);
             let old =
                 |(timestamp, _)| timestamp >= 0 && timestamp < now_ms.saturating_sub(config.retention_ms);
-            let too_old = config.delete && config.retention_ms >= 0 && segment.max_timestamp.is_some_and(old);
+            // Compaction may have left nothing in it.
+            let too_old = config.delete && config.retention_ms >= 0 && segment.max_timestamp.is_none_or(old);
             if !(too_large || too_old || end <= state.start) {
                 break;
             }

@@ -25,6 +25,9 @@ pub(super) struct Scan<'a> {
     pub recovery_point: i64,
     /// Damage anywhere is a tail to be cut, because the operator said so.
     pub repair: bool,
+    /// Without a checkpoint, or to repair, segments are read again that compaction may have left gaps in. Never the last
+    /// one: there a base offset that jumps is damage.
+    pub gaps: bool,
 }
 
 pub(super) struct Found {
@@ -46,7 +49,7 @@ impl Scan<'_> {
         let mut found = Found { segments: Vec::new(), end: bases[0].0, changed: false };
         let mut epoch = -1;
         for (at, (base, _)) in bases.iter().enumerate() {
-            if *base != found.end && !(self.repair && *base > found.end) {
+            if *base != found.end && !(self.gaps && *base > found.end) {
                 let what = format!("the segment begins at {base}, the log ends at {}", found.end);
                 self.tolerate(&segment_path(self.dir, *base), 0, &what, found.end)?;
                 self.set_aside(&bases[at..])?;
@@ -61,7 +64,7 @@ impl Scan<'_> {
             let torn = loop {
                 match scan.step()? {
                     Step::Batch { header, position, .. } => {
-                        if let Some(what) = self.misfit(&header, found.end, epoch) {
+                        if let Some(what) = self.misfit(&header, found.end, epoch, bases.get(at + 1)) {
                             break Some((position, what));
                         }
                         epoch = header.partition_leader_epoch;
@@ -103,12 +106,17 @@ impl Scan<'_> {
         Ok(Active { base, path, file, size: 0, index: IndexBuilder::default(), first_append: None })
     }
 
-    /// Why a whole batch cannot be the next one.
-    fn misfit(&self, header: &BatchHeader, expected: i64, epoch: i32) -> Option<String> {
+    /// Why a whole batch cannot be the next one, in a segment that ends where `next` begins.
+    fn misfit(
+        &self,
+        header: &BatchHeader,
+        expected: i64,
+        epoch: i32,
+        next: Option<&(i64, u64)>,
+    ) -> Option<String> {
         let base = header.base_offset;
-        // Below the recovery point compaction may have left gaps.
-        let gap = base > expected && expected >= self.recovery_point && !self.repair;
-        if base < expected || gap {
+        let gap = self.gaps && base > expected && next.is_some_and(|(next, _)| header.next_offset() <= *next);
+        if base != expected && !gap {
             return Some(format!("a batch begins at offset {base}, the log continues at {expected}"));
         }
         let found = header.partition_leader_epoch;
