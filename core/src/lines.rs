@@ -153,7 +153,8 @@ mod tests {
     #[test]
     fn a_typed_value_is_encoded_by_its_schema() {
         let fields = vec![Field::new("id", Schema::new(Type::Int64).shared())];
-        let datum = Datum::new(Schema::structure("row", fields).shared(), Value::Struct(vec![Value::Int64(7)]));
+        let datum =
+            Datum::new(Schema::structure("row", fields).shared(), Value::Struct(vec![Value::Int64(7)]));
         assert!(line(true, datum.clone()).starts_with(r#"{"id":7,"_topic""#));
         assert_eq!(line(false, datum), "{\"id\":7}\n");
     }

@@ -109,9 +109,13 @@ fn prefix(origin: &TopicPartition) -> String {
 /// Whether `name` is one that [`Rolled::name`] gives to files of `origin`.
 pub fn is_name_of(name: &str, origin: &TopicPartition, extension: &str) -> bool {
     let Some(rest) = name.strip_prefix(&prefix(origin)) else { return false };
-    let Some(rest) = rest.strip_suffix(extension).and_then(|rest| rest.strip_suffix('.')) else { return false };
-    let (offset, attempt) = rest.split_once('.').map_or((rest, None), |(offset, attempt)| (offset, Some(attempt)));
-    let attempt = attempt.is_none_or(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let Some(rest) = rest.strip_suffix(extension).and_then(|rest| rest.strip_suffix('.')) else {
+        return false;
+    };
+    let (offset, attempt) =
+        rest.split_once('.').map_or((rest, None), |(offset, attempt)| (offset, Some(attempt)));
+    let attempt =
+        attempt.is_none_or(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric()));
     offset.len() == 20 && offset.bytes().all(|b| b.is_ascii_digit()) && attempt
 }
 
@@ -147,6 +151,7 @@ pub struct Rolling<B> {
     files: BTreeMap<FileId, Rolled<B>>,
     next_id: FileId,
     buffered: usize,
+    unsealed: usize,
     path: String,
     line: Vec<u8>,
 }
@@ -161,6 +166,7 @@ impl<B: Default> Rolling<B> {
             files: BTreeMap::new(),
             next_id: 0,
             buffered: 0,
+            unsealed: 0,
             path: String::new(),
             line: Vec::new(),
         }
@@ -182,7 +188,8 @@ impl<B: Default> Rolling<B> {
     pub fn close(&mut self, origin: &TopicPartition) -> Vec<Rolled<B>> {
         self.partitions.retain(|partition| partition.origin != *origin);
         self.latest = 0;
-        let ids: Vec<FileId> = self.files.iter().filter(|(_, f)| f.origin == *origin).map(|(id, _)| *id).collect();
+        let ids: Vec<FileId> =
+            self.files.iter().filter(|(_, f)| f.origin == *origin).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.finish(id)).collect()
     }
 
@@ -245,6 +252,7 @@ impl<B: Default> Rolling<B> {
         };
         self.files.insert(id, file);
         self.buffered += FILE_OVERHEAD;
+        self.unsealed += 1;
         id
     }
 
@@ -255,7 +263,8 @@ impl<B: Default> Rolling<B> {
         self.buffered += file.buffer.capacity() - before;
         file.count += 1;
         file.bytes += self.line.len() as u64;
-        let full = file.bytes >= self.settings.size || (self.settings.count > 0 && file.count >= self.settings.count);
+        let full = file.bytes >= self.settings.size
+            || (self.settings.count > 0 && file.count >= self.settings.count);
         let partition = &mut self.partitions[slot];
         if partition.latest.as_ref().is_none_or(|(_, latest)| *latest != id) {
             partition.latest = Some((self.path.clone(), id));
@@ -267,9 +276,11 @@ impl<B: Default> Rolling<B> {
 
     /// Adds no more records to a file.
     pub fn seal(&mut self, id: FileId) {
-        let Some(file) = self.files.get_mut(&id) else { return };
+        let Some(file) = self.files.get_mut(&id).filter(|file| !file.sealed) else { return };
         file.sealed = true;
-        if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.origin == file.origin) {
+        self.unsealed -= 1;
+        if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.origin == file.origin)
+        {
             if partition.filling.get(&file.path) == Some(&id) {
                 partition.filling.remove(&file.path);
             }
@@ -283,7 +294,8 @@ impl<B: Default> Rolling<B> {
     pub fn seal_due(&mut self, now: Instant) {
         let age = self.settings.age;
         let is_due = |file: &&Rolled<B>| !file.sealed && now.saturating_duration_since(file.opened) >= age;
-        let due: Vec<TopicPartition> = self.files.values().filter(is_due).map(|file| file.origin.clone()).collect();
+        let due: Vec<TopicPartition> =
+            self.files.values().filter(is_due).map(|file| file.origin.clone()).collect();
         let ids = self.files.iter().filter(|(_, file)| due.contains(&file.origin)).map(|(id, _)| *id);
         for id in ids.collect::<Vec<_>>() {
             self.seal(id);
@@ -303,6 +315,11 @@ impl<B: Default> Rolling<B> {
         let id = open.max_by_key(|(_, file)| file.buffer.capacity()).map(|(id, _)| *id)?;
         self.seal(id);
         Some(id)
+    }
+
+    /// How many files still take records.
+    pub fn unsealed(&self) -> usize {
+        self.unsealed
     }
 
     /// A file.
@@ -363,7 +380,12 @@ mod tests {
     fn record(partition: i32, offset: i64, json: &str) -> SinkRecord {
         let value = Datum::json(None, Bytes::copy_from_slice(json.as_bytes()));
         let origin = tp(partition);
-        SinkRecord { record: Record::new(Arc::clone(&origin.topic), value), origin, offset, consumed: Arc::default() }
+        SinkRecord {
+            record: Record::new(Arc::clone(&origin.topic), value),
+            origin,
+            offset,
+            consumed: Arc::default(),
+        }
     }
 
     fn rolling(path: &str, count: u64) -> Rolling<()> {
@@ -389,7 +411,8 @@ mod tests {
             rolling.take(record(0, offset, &format!(r#"{{"c":"{country}"}}"#)), now);
         }
         assert_eq!(durable(&rolling, 0, 9), 5);
-        let names: Vec<String> = rolling.files().map(|(_, f)| f.path.clone() + &f.name(None, "jsonl")).collect();
+        let names: Vec<String> =
+            rolling.files().map(|(_, f)| f.path.clone() + &f.name(None, "jsonl")).collect();
         assert_eq!(names, ["de/t+0+00000000000000000005.jsonl", "fr/t+0+00000000000000000006.jsonl"]);
         assert!(rolling.files().all(|(_, file)| file.sealed && file.count == 2));
         rolling.finish(1);
@@ -424,7 +447,10 @@ mod tests {
         rolling.seal_due(start + Duration::from_secs(10));
         let sealed: Vec<bool> = rolling.files().map(|(_, file)| file.sealed).collect();
         assert_eq!(sealed, [true, true, false]);
-        assert!(matches!(rolling.take(record(0, 2, r#"{"c":1}"#), start), Taken::Written(3)), "a new file begins");
+        assert!(
+            matches!(rolling.take(record(0, 2, r#"{"c":1}"#), start), Taken::Written(3)),
+            "a new file begins"
+        );
     }
 
     #[test]

@@ -46,7 +46,8 @@ impl PathTemplate {
         while let Some(open) = rest.find('{') {
             literal(&mut parts, &rest[..open])?;
             let inside = &rest[open + 1..];
-            let close = inside.find('}').ok_or_else(|| format!("path `{text}` has a `{{` without its `}}`"))?;
+            let close =
+                inside.find('}').ok_or_else(|| format!("path `{text}` has a `{{` without its `}}`"))?;
             parts.push(placeholder(&inside[..close])?);
             rest = &inside[close + 1..];
         }
@@ -57,7 +58,9 @@ impl PathTemplate {
         let template = Self { parts };
         for segment in template.shape().trim_end_matches('/').split('/') {
             if matches!(segment, "." | "..") || (segment.is_empty() && !text.is_empty()) {
-                return Err(format!("path `{text}` may not have the segment `{segment}`; name every directory"));
+                return Err(format!(
+                    "path `{text}` may not have the segment `{segment}`; name every directory"
+                ));
             }
         }
         Ok(template)
@@ -177,9 +180,11 @@ struct TimeFormat {
 
 impl TimeFormat {
     fn new(format: &str) -> Result<Self, String> {
-        let wrong = |why: &dyn std::fmt::Display| format!("`{{timestamp:{format}}}` is not a time format: {why}");
+        let wrong =
+            |why: &dyn std::fmt::Display| format!("`{{timestamp:{format}}}` is not a time format: {why}");
         let sample = strtime::format(format, Timestamp::UNIX_EPOCH).map_err(|e| wrong(&e))?;
-        if sample.is_empty() || sample.starts_with('/') || sample.chars().any(|c| c.is_control() || c == '\\') {
+        if sample.is_empty() || sample.starts_with('/') || sample.chars().any(|c| c.is_control() || c == '\\')
+        {
             return Err(wrong(&"it makes no name of a directory"));
         }
         Ok(Self { format: format.to_owned(), sample, unit: unit(format), cached: None })
@@ -190,7 +195,8 @@ impl TimeFormat {
         if self.cached.as_ref().is_none_or(|(cached, _)| *cached != bucket) {
             let text = Timestamp::from_millisecond(ms).and_then(|at| strtime::format(&self.format, at));
             let text = text.map_err(|error| {
-                Error::bad_record(format!("timestamp {ms} cannot be written into the path")).with_source(error)
+                Error::bad_record(format!("timestamp {ms} cannot be written into the path"))
+                    .with_source(error)
             })?;
             self.cached = Some((bucket, text));
         }
@@ -208,7 +214,10 @@ fn unit(format: &str) -> i64 {
             continue;
         }
         unit = unit.min(match chars.next() {
-            Some('Y' | 'y' | 'C' | 'm' | 'b' | 'B' | 'h' | 'd' | 'e' | 'j' | 'F' | 'D' | 'a' | 'A' | 'u' | 'w' | 'V' | 'G' | '%') => unit,
+            Some(
+                'Y' | 'y' | 'C' | 'm' | 'b' | 'B' | 'h' | 'd' | 'e' | 'j' | 'F' | 'D' | 'a' | 'A' | 'u' | 'w'
+                | 'V' | 'G' | '%',
+            ) => unit,
             Some('H' | 'k' | 'I' | 'l' | 'p' | 'P') => 60 * MINUTE,
             Some('M' | 'R') => MINUTE,
             _ => 0,
@@ -261,7 +270,9 @@ fn push_datum(out: &mut String, datum: &Datum, names: &[String]) -> Result<()> {
     for name in names {
         let missing = || {
             let path = names.join(".");
-            Error::bad_record(format!("field `{path}`, which the path of the file needs, is not in the value"))
+            Error::bad_record(format!(
+                "field `{path}`, which the path of the file needs, is not in the value"
+            ))
         };
         (value, schema) = match (value, schema) {
             (Value::Null, _) => return push_scalar(out, &Value::Null, None),
@@ -283,9 +294,10 @@ fn push_scalar(out: &mut String, value: &Value, schema: Option<&Schema>) -> Resu
             Ok(())
         }
         Value::String(text) => push_value(out, text),
-        Value::Array(_) | Value::Map(_) | Value::Struct(_) => {
-            Err(Error::bad_record(format!("a path cannot hold a value of type {}; name a scalar field", value.kind())))
-        }
+        Value::Array(_) | Value::Map(_) | Value::Struct(_) => Err(Error::bad_record(format!(
+            "a path cannot hold a value of type {}; name a scalar field",
+            value.kind()
+        ))),
         _ => {
             let mut text = Vec::new();
             json::encode(&mut text, value, schema)?;
@@ -304,7 +316,8 @@ mod tests {
     use super::*;
 
     fn record(json: &'static str) -> Record {
-        let mut record = Record::new(Arc::from("orders"), Datum::json(None, Bytes::from_static(json.as_bytes())));
+        let mut record =
+            Record::new(Arc::from("orders"), Datum::json(None, Bytes::from_static(json.as_bytes())));
         record.timestamp = Some(1_767_225_599_999);
         record.key = Datum::schemaless("k/1");
         record
@@ -352,9 +365,20 @@ mod tests {
 
     #[test]
     fn templates_that_leave_their_root_are_refused() {
-        for template in
-            ["../x", "a/../b", "a//b", "/a", "./a", "{timestamp:../%Y}", "{nope}", "{topic", "a}b", "{timestamp}", "{timestamp:%!}", "a\\b"]
-        {
+        for template in [
+            "../x",
+            "a/../b",
+            "a//b",
+            "/a",
+            "./a",
+            "{timestamp:../%Y}",
+            "{nope}",
+            "{topic",
+            "a}b",
+            "{timestamp}",
+            "{timestamp:%!}",
+            "a\\b",
+        ] {
             assert!(PathTemplate::parse(template).is_err(), "{template}");
         }
     }
