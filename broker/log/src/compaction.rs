@@ -105,6 +105,10 @@ impl PartitionLog {
         let (base, end) = (group[0].0.base, group[group.len() - 1].1);
         let path = segment_path(&self.dir, base);
         {
+            let closed = self.closed.lock();
+            if *closed {
+                return Ok(());
+            }
             let mut state = self.state.lock();
             let at = state.sealed.partition_point(|s| s.base < base);
             let now = state.sealed.get(at..at + group.len());

@@ -126,39 +126,56 @@ pub(crate) enum SealedIndex {
     Files(Arc<IndexFiles>),
 }
 
-/// Index files, read where they are searched.
+/// Index files, opened where they are searched: thousands of segments must not hold thousands of descriptors.
 #[derive(Debug)]
 pub(crate) struct IndexFiles {
-    offsets: Arc<dyn DiskFile>,
-    times: Arc<dyn DiskFile>,
-    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    segment: PathBuf,
     offset_entries: usize,
     time_entries: usize,
 }
 
+impl IndexFiles {
+    fn open(&self, extension: &str) -> Result<(Arc<dyn DiskFile>, PathBuf)> {
+        let path = self.segment.with_extension(extension);
+        let file = self.disk.open(&path, OpenMode::Read).map_err(|e| LogError::io("open", &path, e))?;
+        Ok((file, path))
+    }
+
+    fn load(&self, extension: &str, len: usize) -> Result<Bytes> {
+        let (file, path) = self.open(extension)?;
+        let mut buf = vec![0; len];
+        let n = read_full_at(&*file, &mut buf, 0).map_err(|e| LogError::io("read", &path, e))?;
+        buf.truncate(n);
+        Ok(Bytes::from(buf))
+    }
+}
+
 impl SealedIndex {
-    /// Opens the files beside a segment; `None` when they are not there or cannot be what a segment of this size has.
-    pub(crate) fn open(disk: &dyn Disk, segment_path: &Path) -> Option<Self> {
-        let offsets = disk.open(&segment_path.with_extension("index"), OpenMode::Read).ok()?;
-        let times = disk.open(&segment_path.with_extension("timeindex"), OpenMode::Read).ok()?;
-        let entries = |file: &dyn DiskFile, size: usize| {
+    /// Uses the files beside a segment; `None` when they are not there or cannot be index files.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, segment_path: &Path) -> Option<Self> {
+        let entries = |extension: &str, size: usize| {
+            let file = disk.open(&segment_path.with_extension(extension), OpenMode::Read).ok()?;
             let len = usize::try_from(file.len().ok()?).ok()?;
             len.is_multiple_of(size).then_some(len / size)
         };
-        let offset_entries = entries(&*offsets, OFFSET_ENTRY)?;
-        let time_entries = entries(&*times, TIME_ENTRY)?;
-        let path = segment_path.to_owned();
-        Some(Self::Files(Arc::new(IndexFiles { offsets, times, path, offset_entries, time_entries })))
+        Some(Self::Files(Arc::new(IndexFiles {
+            offset_entries: entries("index", OFFSET_ENTRY)?,
+            time_entries: entries("timeindex", TIME_ENTRY)?,
+            disk: Arc::clone(disk),
+            segment: segment_path.to_owned(),
+        })))
     }
 
     /// Base offset and position of the last entry at or before `offset`.
     pub(crate) fn lookup(&self, segment: i64, offset: i64) -> Result<Option<(i64, u64)>> {
         match self {
-            Self::Memory(index) => search_offsets(index.offsets.len() / OFFSET_ENTRY, segment, offset, |i| {
-                Ok(entry(&index.offsets, i))
-            }),
+            Self::Memory(IndexBytes { offsets, .. }) => {
+                search_offsets(offsets.len() / OFFSET_ENTRY, segment, offset, |i| Ok(entry(offsets, i)))
+            }
             Self::Files(f) => {
-                search_offsets(f.offset_entries, segment, offset, |i| read(&*f.offsets, &f.path, i))
+                let (file, path) = f.open("index")?;
+                search_offsets(f.offset_entries, segment, offset, |i| read(&*file, &path, i))
             }
         }
     }
@@ -166,11 +183,12 @@ impl SealedIndex {
     /// The offset from which on a record with at least this timestamp is to be looked for.
     pub(crate) fn lookup_time(&self, segment: i64, timestamp: i64) -> Result<i64> {
         match self {
-            Self::Memory(index) => search_times(index.times.len() / TIME_ENTRY, segment, timestamp, |i| {
-                Ok(entry(&index.times, i))
-            }),
+            Self::Memory(IndexBytes { times, .. }) => {
+                search_times(times.len() / TIME_ENTRY, segment, timestamp, |i| Ok(entry(times, i)))
+            }
             Self::Files(f) => {
-                search_times(f.time_entries, segment, timestamp, |i| read(&*f.times, &f.path, i))
+                let (file, path) = f.open("timeindex")?;
+                search_times(f.time_entries, segment, timestamp, |i| read(&*file, &path, i))
             }
         }
     }
@@ -181,7 +199,8 @@ impl SealedIndex {
             Self::Memory(index) => Ok(last_time(&index.times, segment)),
             Self::Files(f) if f.time_entries == 0 => Ok(None),
             Self::Files(f) => {
-                let last: [u8; TIME_ENTRY] = read(&*f.times, &f.path, f.time_entries - 1)?;
+                let (file, path) = f.open("timeindex")?;
+                let last: [u8; TIME_ENTRY] = read(&*file, &path, f.time_entries - 1)?;
                 Ok(last_time(&last, segment))
             }
         }
@@ -191,16 +210,10 @@ impl SealedIndex {
     pub(crate) fn load(&self) -> Result<IndexBytes> {
         match self {
             Self::Memory(index) => Ok(index.clone()),
-            Self::Files(f) => {
-                let all = |file: &dyn DiskFile, len: usize| {
-                    let mut buf = vec![0; len];
-                    let n = read_full_at(file, &mut buf, 0).map_err(|e| LogError::io("read", &f.path, e))?;
-                    buf.truncate(n);
-                    Ok::<_, LogError>(Bytes::from(buf))
-                };
-                let offsets = all(&*f.offsets, f.offset_entries * OFFSET_ENTRY)?;
-                Ok(IndexBytes { offsets, times: all(&*f.times, f.time_entries * TIME_ENTRY)? })
-            }
+            Self::Files(f) => Ok(IndexBytes {
+                offsets: f.load("index", f.offset_entries * OFFSET_ENTRY)?,
+                times: f.load("timeindex", f.time_entries * TIME_ENTRY)?,
+            }),
         }
     }
 }

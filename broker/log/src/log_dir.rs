@@ -83,6 +83,8 @@ pub struct LogDir {
     context: Arc<LogContext>,
     counters: Arc<LogCounters>,
     partitions: Mutex<HashMap<(String, i32), Arc<PartitionLog>>>,
+    /// Held while a partition is created or deleted.
+    creating: Mutex<()>,
     /// Directories of deleted partitions whose files still stand.
     doomed: Mutex<Vec<PathBuf>>,
     stopped: AtomicBool,
@@ -129,6 +131,7 @@ impl LogDir {
             context,
             counters,
             partitions: Mutex::default(),
+            creating: Mutex::default(),
             doomed: Mutex::default(),
             stopped: AtomicBool::new(false),
             _lock: lock,
@@ -205,5 +208,7 @@ fn take_clean_epoch(disk: &dyn Disk, root: &Path) -> Result<Option<i64>> {
     Ok((payload.len() == 8).then(|| be_u64(&payload).cast_signed()))
 }
 
+#[cfg(test)]
+mod chaos_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -71,6 +71,9 @@ pub struct PartitionLog {
     pub(crate) context: Arc<LogContext>,
     flush: Arc<FlushState>,
     pub(crate) state: Mutex<State>,
+    /// Whether the partition was deleted; held while files are removed or renamed, because another partition may get the
+    /// same directory name right after. Taken before `state`.
+    pub(crate) closed: Mutex<bool>,
     /// Copies of the state's, to be read without the lock.
     start: AtomicI64,
     end: AtomicI64,
@@ -115,6 +118,7 @@ impl PartitionLog {
             context,
             flush,
             state: Mutex::new(state),
+            closed: Mutex::new(false),
             start: AtomicI64::new(start),
             end: AtomicI64::new(end),
         }))
@@ -208,6 +212,7 @@ impl PartitionLog {
 
     /// Ends flushing: the partition is deleted.
     pub(crate) fn close(&self) {
+        *self.closed.lock() = true;
         self.flush.close();
         let mut state = self.state.lock();
         state.tail.clear();

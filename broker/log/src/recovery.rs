@@ -234,7 +234,7 @@ impl Load<'_> {
     }
 
     fn open(&self, base: i64) -> Result<Sealed> {
-        Sealed::open(self.disk(), self.dir, base, self.config.index_interval_bytes)
+        Sealed::open(&self.context.disk, self.dir, base, self.config.index_interval_bytes)
     }
 
     fn snapshot(&self, at: i64) -> Option<ProducerStates> {

@@ -84,7 +84,7 @@ impl Active {
 
 impl Sealed {
     /// Opens a finished segment. Index files that are missing or cannot be right are built again from the batches.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, base: i64, interval: usize) -> Result<Self> {
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, base: i64, interval: usize) -> Result<Self> {
         let path = segment_path(dir, base);
         let file = disk.open(&path, OpenMode::Write).map_err(|e| LogError::io("open", &path, e))?;
         let size = file.len().map_err(|e| LogError::io("read", &path, e))?;

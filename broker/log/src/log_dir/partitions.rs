@@ -68,6 +68,7 @@ impl LogDir {
     /// Opens one partition, creating it when it is new. One that is open already is given back.
     pub fn create(&self, spec: PartitionSpec, now_ms: i64) -> Result<Arc<PartitionLog>> {
         self.context.health().check()?;
+        let _one = self.creating.lock();
         let key = (spec.id.topic.clone(), spec.id.partition);
         if let Some(log) =
             self.partitions.lock().get(&key).filter(|log| log.id().topic_id == spec.id.topic_id)
@@ -85,6 +86,7 @@ impl LogDir {
 
     /// Takes a partition out of the directory; its files go with the next housekeeping.
     pub fn delete(&self, id: &PartitionId) -> Result<()> {
+        let _one = self.creating.lock();
         let key = (id.topic.clone(), id.partition);
         let log = self.partitions.lock().remove(&key);
         if let Some(log) = log {

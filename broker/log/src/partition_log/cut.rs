@@ -19,6 +19,9 @@ impl PartitionLog {
         let mut state = self.state.lock();
         let state = &mut *state;
         self.context.health().check()?;
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone());
+        }
         if offset >= state.end {
             return Ok(());
         }

@@ -50,6 +50,10 @@ impl PartitionLog {
 
     /// Removes the files of expired segments.
     pub(crate) fn remove(&self, expired: Expired) -> Result<()> {
+        let closed = self.closed.lock();
+        if *closed {
+            return Ok(());
+        }
         let disk = &*self.context.disk;
         for segment in &expired.segments {
             recovery::remove_segment(disk, &segment.path)?;
@@ -109,7 +113,7 @@ impl PartitionLog {
         for (segment, end) in state.sealed.iter_mut().zip(bases) {
             if end <= indexed
                 && matches!(segment.index, SealedIndex::Memory(_))
-                && let Some(files) = SealedIndex::open(&*self.context.disk, &segment.path)
+                && let Some(files) = SealedIndex::open(&self.context.disk, &segment.path)
             {
                 segment.index = files;
             }
