@@ -7,7 +7,7 @@ use aqueduct_broker::{Broker, BrokerConfig};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_env_filter("info").with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter("info,openraft=warn").with_writer(std::io::stderr).init();
     let mut arguments = std::env::args().skip(1);
     let data_dir = arguments.next().ok_or("usage: serve DIR [HOST:PORT]")?.into();
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:9092".to_owned()).parse()?;

@@ -222,6 +222,12 @@ impl Handle {
         self.dir.check_online()
     }
 
+    /// The same as a question that may be asked at any time, also after the broker has stopped.
+    pub fn health_check(&self) -> Arc<dyn Fn() -> Result<(), String> + Send + Sync> {
+        let dir = Arc::clone(&self.dir);
+        Arc::new(move || dir.check_online().map_err(|error| error.to_string()))
+    }
+
     /// Adds the broker's metrics to a registry, under `aqueduct_broker_`.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.node.metrics.register(registry, Arc::clone(&self.dir), Arc::clone(&self.node.partitions));

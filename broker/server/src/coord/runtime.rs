@@ -193,11 +193,11 @@ impl Coordinator {
         let reply = {
             let mut live = cell.live.lock();
             let (reply, receiver) = (live.reply(), oneshot::channel());
-            live.joins.insert(reply, receiver.0);
             let request = request(reply);
             if !request.member_id.is_empty() && live.shard.slot(group).is_none() {
                 return Err((GroupError::UnknownMemberId.into(), request.member_id));
             }
+            live.joins.insert(reply, receiver.0);
             let outputs = live.shard.slot_or_new(group, now).group.join(request, &self.rules, now);
             self.carry_out(&cell, &mut live, group, outputs);
             receiver.1

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -127,6 +127,8 @@ pub(crate) struct Replica {
     /// Answers that wait for the high watermark, by the offset it must reach.
     waiting: Mutex<VecDeque<Unanswered>>,
     purgatory: Purgatory,
+    /// The topic is gone.
+    retired: AtomicBool,
 }
 
 struct Submitted {
@@ -192,6 +194,7 @@ impl Replica {
             high_watermark: AtomicI64::new(end),
             waiting: Mutex::default(),
             purgatory: Purgatory::default(),
+            retired: AtomicBool::new(false),
         });
         if let Ok(log) = &replica.log {
             let sink: Weak<Self> = Arc::downgrade(&replica);
@@ -350,6 +353,10 @@ impl Replica {
         } else {
             self.raise(log.end_offset());
         }
+        if self.retired.load(Ordering::Acquire) {
+            // No flush comes any more.
+            self.answer_all(&AppendError::NotLeader);
+        }
     }
 
     fn wait(&self, unanswered: Unanswered) {
@@ -437,6 +444,7 @@ impl Replica {
 
     /// The topic is gone: nobody waits for it any longer.
     pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
         self.answer_all(&AppendError::NotLeader);
     }
 
