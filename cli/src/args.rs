@@ -1,0 +1,156 @@
+//! The command line.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aqueduct_broker::HostPort;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+/// Moves data without losing it: a log that speaks the Kafka protocol, and connectors on top of it.
+#[derive(Debug, Parser)]
+#[command(name = "aqueduct", version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run pipelines: the log and the connectors in one process
+    Run(Run),
+    /// Check pipeline files, without starting anything
+    Check(Check),
+    /// Run the log alone
+    Broker(Broker),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// Pipeline files. Without one it starts empty, to be filled over REST
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) broker: BrokerFlags,
+    /// Address of the REST API; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8083")]
+    pub(crate) rest: HostPort,
+    /// How long a stop may take to drain
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) shutdown_timeout: Duration,
+    /// Listen beyond loopback although nothing is authenticated
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Let connectors made over REST read environment variables with this prefix (repeatable)
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) allow_env: Vec<String>,
+    /// Let connectors made over REST read files below this directory (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) allow_path: Vec<PathBuf>,
+    /// Print events as JSON, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: Logging,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Broker {
+    /// File with the broker's settings; the flags below win
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) broker: BrokerFlags,
+    /// How long a stop may take to drain
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) shutdown_timeout: Duration,
+    /// Listen beyond loopback although nothing is authenticated
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) log: Logging,
+}
+
+/// Where the log lies and listens.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BrokerFlags {
+    /// Directory of the log [default: ./aqueduct-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of the Kafka protocol; port 0 picks a free one [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<HostPort>,
+    /// What clients are told to connect to; required when listening on a wildcard address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<HostPort>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// Pipeline files
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: Logging,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Completions {
+    /// Shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+impl Completions {
+    pub(crate) fn print(&self) {
+        clap_complete::generate(self.shell, &mut Args::command(), "aqueduct", &mut io::stdout());
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Logging {
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// Least level that is logged, or a filter such as `info,aqueduct_broker=debug` [default: `info` for `broker`, else
+    /// `warn`]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    aqueduct_core::config::parse_duration(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let args = Args::try_parse_from(["aqueduct", "run", "a.yaml", "b.yaml"]).expect("parses");
+        let Command::Run(run) = args.command else { panic!("run") };
+        assert_eq!(run.files.len(), 2);
+        assert_eq!(
+            (run.rest.to_string().as_str(), run.shutdown_timeout),
+            ("127.0.0.1:8083", Duration::from_secs(30))
+        );
+        assert!(Args::try_parse_from(["aqueduct", "run", "--listen", "9092"]).is_err());
+        assert!(Args::try_parse_from(["aqueduct", "check"]).is_err());
+    }
+}
