@@ -1,0 +1,369 @@
+//! What the server says about itself: system, slot, publication, tables.
+//!
+//! **Invariant:** a table's shape is read with domains resolved and generated columns left out, exactly as pgoutput
+//! sends it, so that snapshot and stream make the same records.
+
+use aqueduct_core::{Error, Result};
+use serde_json::Value as Json;
+
+use crate::column::ColumnType;
+use crate::config::Settings;
+use crate::pattern::TablePattern;
+use crate::pgoutput::Relation;
+use crate::position::{Lsn, System};
+use crate::table::TableShape;
+use crate::wire::{PgError, Row, Session, quote_ident, quote_literal};
+
+/// A replication slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) confirmed: u64,
+    pub(crate) active_pid: Option<String>,
+    pub(crate) lost: bool,
+}
+
+/// A table that the publication sends, as the snapshot reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) oid: u32,
+    pub(crate) shape: TableShape,
+    pub(crate) filter: Option<String>,
+    /// The tables that hold its rows: itself, or the leaves of its partition tree. Quoted.
+    pub(crate) leaves: Vec<String>,
+    /// Its own name, quoted.
+    pub(crate) quoted: String,
+}
+
+fn text(row: &Row, i: usize) -> &str {
+    row.get(i).and_then(Option::as_deref).unwrap_or("")
+}
+
+fn failed(doing: &str) -> impl FnOnce(PgError) -> Error + '_ {
+    move |error| error.during(doing)
+}
+
+/// Refuses a server that cannot do what is needed, and returns its version.
+pub(crate) async fn check_server(session: &mut Session) -> Result<u32> {
+    let sql =
+        "SELECT current_setting('server_version_num'), current_setting('wal_level'), pg_is_in_recovery()";
+    let rows = session.query(sql).await.map_err(failed("reading the server's settings"))?;
+    let row = rows.first().ok_or_else(|| Error::fatal("the server did not tell its settings"))?;
+    let version: u32 = text(row, 0).parse().unwrap_or(0);
+    if version < 130_000 {
+        return Err(Error::bad_config(format!(
+            "PostgreSQL 13 or later is needed, this is {}",
+            version / 10_000
+        )));
+    }
+    if text(row, 1) != "logical" {
+        return Err(Error::bad_config(format!(
+            "the server has `wal_level={}`; set `wal_level=logical` there and restart it",
+            text(row, 1)
+        )));
+    }
+    Ok(version)
+}
+
+/// Asks a replication session which system this is.
+pub(crate) async fn identify(replication: &mut Session) -> Result<System> {
+    let rows = replication.query("IDENTIFY_SYSTEM").await.map_err(failed("identifying the server"))?;
+    let row = rows.first().ok_or_else(|| Error::fatal("the server did not identify itself"))?;
+    let timeline = text(row, 1).parse().map_err(|_| Error::fatal("the server did not tell its timeline"))?;
+    Ok(System { id: text(row, 0).to_owned(), timeline })
+}
+
+/// The slot, if it exists. One that is of no use here is an error.
+pub(crate) async fn slot(session: &mut Session, settings: &Settings) -> Result<Option<Slot>> {
+    let name = &settings.slot;
+    let sql = format!(
+        "SELECT plugin, slot_type, database, active_pid, confirmed_flush_lsn, wal_status, current_database() \
+         FROM pg_replication_slots WHERE slot_name = {}",
+        quote_literal(name)
+    );
+    let rows = session.query(&sql).await.map_err(failed("reading the replication slot"))?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    if text(row, 1) != "logical" || text(row, 0) != "pgoutput" {
+        return Err(Error::bad_config(format!(
+            "the slot `{name}` is {} with plug-in `{}`; choose another `slot.name`, this needs a logical slot of \
+             `pgoutput`",
+            text(row, 1),
+            text(row, 0)
+        )));
+    }
+    if text(row, 2) != text(row, 6) {
+        return Err(Error::bad_config(format!(
+            "the slot `{name}` belongs to the database `{}`; choose another `slot.name`",
+            text(row, 2)
+        )));
+    }
+    let confirmed = Lsn::parse(text(row, 4)).map_or(0, |lsn| lsn.0);
+    Ok(Some(Slot { confirmed, active_pid: row[3].clone(), lost: text(row, 5) == "lost" }))
+}
+
+/// Makes the publication when it is missing, and checks that it holds the tables named without wildcards.
+pub(crate) async fn ensure_publication(session: &mut Session, settings: &Settings) -> Result<()> {
+    let name = &settings.publication;
+    let sql = format!("SELECT 1 FROM pg_publication WHERE pubname = {}", quote_literal(name));
+    let exists = !session.query(&sql).await.map_err(failed("reading the publication"))?.is_empty();
+    if !exists {
+        if !settings.create_publication {
+            return Err(Error::bad_config(format!(
+                "the publication `{name}` does not exist; create it with `CREATE PUBLICATION {} FOR TABLE …`",
+                quote_ident(name)
+            )));
+        }
+        create_publication(session, settings).await?;
+    }
+    let published = published(session, settings).await?;
+    let covers = |literal: &str| published.iter().any(|table| table.names.iter().any(|name| name == literal));
+    for literal in settings.tables.iter().filter_map(TablePattern::literal) {
+        if !covers(literal) {
+            return Err(Error::bad_config(format!(
+                "the publication `{name}` does not hold the table `{literal}`; \
+                 run `ALTER PUBLICATION {} ADD TABLE {literal}`, or take it out of `tables`",
+                quote_ident(name)
+            )));
+        }
+    }
+    if published.is_empty() {
+        return Err(Error::bad_config(format!(
+            "the publication `{name}` holds none of the tables in `tables`"
+        )));
+    }
+    Ok(())
+}
+
+async fn create_publication(session: &mut Session, settings: &Settings) -> Result<()> {
+    let candidates = candidates(session, settings).await?;
+    for literal in settings.tables.iter().filter_map(TablePattern::literal) {
+        if !candidates.iter().any(|table| table.name == literal) {
+            return Err(Error::bad_config(format!(
+                "there is no table `{literal}` in the database `{}` that can be published; check `tables`",
+                settings.endpoint.database
+            )));
+        }
+    }
+    if candidates.is_empty() {
+        let patterns: Vec<&str> = settings.tables.iter().map(TablePattern::text).collect();
+        return Err(Error::bad_config(format!("no table matches `{}`", patterns.join("`, `"))));
+    }
+    let without: Vec<&str> = candidates.iter().filter(|t| !t.identity).map(|t| t.name.as_str()).collect();
+    if !without.is_empty() {
+        // Publishing such a table would make every UPDATE and DELETE of the application fail.
+        return Err(Error::bad_config(format!(
+            "no primary key and no replica identity: `{0}`; publishing would make the updates and deletes of your \
+             application fail. Run `ALTER TABLE {1} REPLICA IDENTITY FULL`, or create the publication `{2}` yourself \
+             with `publish = 'insert'`",
+            without.join("`, `"),
+            without[0],
+            settings.publication
+        )));
+    }
+    let tables: Vec<String> = candidates.iter().map(|table| format!("ONLY {}", table.quoted)).collect();
+    let sql = format!(
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)",
+        quote_ident(&settings.publication),
+        tables.join(", ")
+    );
+    match session.query(&sql).await {
+        // 42710: somebody else was faster.
+        Err(error) if error.code() != "42710" => {
+            Err(error.during(format!("creating the publication; let an owner of the tables run `{sql}`")))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+struct Candidate {
+    name: String,
+    quoted: String,
+    identity: bool,
+}
+
+async fn candidates(session: &mut Session, settings: &Settings) -> Result<Vec<Candidate>> {
+    let sql = format!(
+        "SELECT n.nspname, c.relname, {NAMES}, \
+                c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS \
+                  (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' \
+           AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"
+    );
+    let rows = session.query(&sql).await.map_err(failed("listing the tables"))?;
+    let mut candidates = Vec::new();
+    for row in &rows {
+        let own = format!("{}.{}", text(row, 0), text(row, 1));
+        let matches = |name: &String| settings.tables.iter().any(|pattern| pattern.matches(name));
+        let ancestors = names(text(row, 2));
+        // A partition comes with its root.
+        if matches(&own) && !ancestors.iter().any(|name| *name != own && matches(name)) {
+            candidates.push(Candidate {
+                quoted: format!("{}.{}", quote_ident(text(row, 0)), quote_ident(text(row, 1))),
+                name: own,
+                identity: text(row, 3) == "t",
+            });
+        }
+    }
+    Ok(candidates)
+}
+
+/// The table itself and what it is a partition of, as JSON.
+const NAMES: &str = "to_jsonb(ARRAY(SELECT an.nspname || '.' || ac.relname FROM \
+    (SELECT c.oid AS relid UNION SELECT relid::oid FROM pg_partition_ancestors(c.oid)) a \
+    JOIN pg_class ac ON ac.oid = a.relid JOIN pg_namespace an ON an.oid = ac.relnamespace))::text";
+
+fn names(json: &str) -> Vec<String> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+pub(crate) struct PublishedName {
+    oid: u32,
+    schema: String,
+    name: String,
+    filter: Option<String>,
+    columns: Option<Vec<String>>,
+    names: Vec<String>,
+}
+
+/// The captured tables of the publication.
+async fn published(session: &mut Session, settings: &Settings) -> Result<Vec<PublishedName>> {
+    // Row filters and column lists are there from PostgreSQL 15 on; through JSON the query runs on every version.
+    let sql = format!(
+        "SELECT c.oid, n.nspname, c.relname, to_jsonb(p)->>'rowfilter', to_jsonb(p)->>'attnames', {NAMES} \
+         FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname \
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+         WHERE p.pubname = {} ORDER BY 2, 3",
+        quote_literal(&settings.publication)
+    );
+    let rows = session.query(&sql).await.map_err(failed("listing the published tables"))?;
+    let tables = rows.iter().map(|row| PublishedName {
+        oid: text(row, 0).parse().unwrap_or(0),
+        schema: text(row, 1).to_owned(),
+        name: text(row, 2).to_owned(),
+        filter: row[3].clone(),
+        columns: row[4].as_deref().and_then(|json| serde_json::from_str(json).ok()),
+        names: names(text(row, 5)),
+    });
+    Ok(tables.filter(|table| included(settings, &table.names)).collect())
+}
+
+fn included(settings: &Settings, names: &[String]) -> bool {
+    settings.tables.iter().any(|pattern| names.iter().any(|name| pattern.matches(name)))
+}
+
+/// The captured tables of the publication with everything a snapshot needs.
+pub(crate) async fn snapshot_tables(session: &mut Session, settings: &Settings) -> Result<Vec<Published>> {
+    let mut tables = Vec::new();
+    for table in published(session, settings).await? {
+        let mut columns = columns(session, table.oid).await?;
+        if let Some(list) = &table.columns {
+            columns.retain(|column| list.contains(&column.name));
+        }
+        let key = key(session, table.oid).await?;
+        let quoted = format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name));
+        let mut leaves = leaves(session, table.oid).await?;
+        if leaves.is_empty() {
+            leaves.push(quoted.clone());
+        }
+        let shape = TableShape { schema: table.schema, name: table.name, columns, key, included: true };
+        tables.push(Published { oid: table.oid, shape, filter: table.filter, leaves, quoted });
+    }
+    Ok(tables)
+}
+
+async fn columns(session: &mut Session, oid: u32) -> Result<Vec<ColumnType>> {
+    let base = base_type("a.atttypid", "a.atttypmod");
+    let sql = format!(
+        "SELECT a.attname, {base} FROM pg_attribute a \
+         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum"
+    );
+    let rows = session.query(&sql).await.map_err(failed("reading the columns"))?;
+    Ok(rows.iter().map(|row| column(text(row, 0), text(row, 1))).collect())
+}
+
+/// SQL for `oid typmod` of the type below all domains.
+fn base_type(oid: &str, typmod: &str) -> String {
+    format!(
+        "(WITH RECURSIVE d(oid, typmod) AS (SELECT {oid}::oid, {typmod}::int UNION ALL \
+           SELECT t.typbasetype, CASE WHEN d.typmod >= 0 THEN d.typmod ELSE t.typtypmod END \
+           FROM d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd') \
+         SELECT d.oid || ' ' || d.typmod FROM d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype <> 'd' LIMIT 1)"
+    )
+}
+
+fn column(name: &str, base: &str) -> ColumnType {
+    let (oid, typmod) = base.split_once(' ').unwrap_or(("0", "-1"));
+    let (type_oid, typmod) = (oid.parse().unwrap_or(0), typmod.parse().unwrap_or(-1));
+    ColumnType { name: name.to_owned(), type_oid, typmod }
+}
+
+/// The columns that identify a row: a replica identity index where one is chosen, else the primary key.
+async fn key(session: &mut Session, oid: u32) -> Result<Vec<String>> {
+    let sql = format!(
+        "SELECT a.attname FROM \
+           (SELECT indkey, indnkeyatts FROM pg_index WHERE indrelid = {oid} AND (indisreplident OR indisprimary) \
+            ORDER BY indisreplident DESC LIMIT 1) i, \
+           unnest(i.indkey) WITH ORDINALITY k(attnum, ord) \
+           JOIN pg_attribute a ON a.attrelid = {oid} AND a.attnum = k.attnum \
+         WHERE k.ord <= i.indnkeyatts ORDER BY k.ord"
+    );
+    let rows = session.query(&sql).await.map_err(failed("reading the primary key"))?;
+    Ok(rows.iter().map(|row| text(row, 0).to_owned()).collect())
+}
+
+async fn leaves(session: &mut Session, oid: u32) -> Result<Vec<String>> {
+    let sql = format!(
+        "SELECT n.nspname, c.relname FROM pg_partition_tree({oid}) t JOIN pg_class c ON c.oid = t.relid \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.isleaf AND c.relkind = 'r' ORDER BY 1, 2"
+    );
+    let rows = session.query(&sql).await.map_err(failed("reading the partitions"))?;
+    Ok(rows
+        .iter()
+        .map(|row| format!("{}.{}", quote_ident(text(row, 0)), quote_ident(text(row, 1))))
+        .collect())
+}
+
+/// The planner's estimate of how many rows a query returns.
+pub(crate) async fn estimate(session: &mut Session, select: &str) -> Result<u64> {
+    let sql = format!("EXPLAIN (FORMAT JSON) {select}");
+    let rows = session.query(&sql).await.map_err(failed("estimating the snapshot"))?;
+    let plan: Json = rows
+        .first()
+        .map(|row| text(row, 0))
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    Ok(plan.pointer("/0/Plan/Plan Rows").and_then(Json::as_f64).unwrap_or(0.0) as u64)
+}
+
+/// What the stream calls a relation, completed from the catalog.
+pub(crate) async fn describe(
+    session: &mut Session,
+    settings: &Settings,
+    relation: &Relation,
+) -> Result<TableShape, PgError> {
+    let oid = relation.oid;
+    // A table dropped since still has its own name.
+    let sql = format!("SELECT {NAMES} FROM pg_class c WHERE c.oid = {oid}");
+    let mut all = session.query(&sql).await?.first().map(|row| names(text(row, 0))).unwrap_or_default();
+    all.push(format!("{}.{}", relation.schema, relation.name));
+    let included = included(settings, &all);
+    let key = match key(session, oid).await {
+        Ok(key) => key,
+        Err(error) => return Err(PgError::Protocol(error.full())),
+    };
+    let mut columns: Vec<ColumnType> = relation
+        .columns
+        .iter()
+        .map(|c| ColumnType { name: c.name.clone(), type_oid: c.type_oid, typmod: c.typmod })
+        .collect();
+    // Only types made by users can be domains.
+    for column in columns.iter_mut().filter(|column| column.type_oid >= 10_000) {
+        let base = base_type(&column.type_oid.to_string(), &column.typmod.to_string());
+        if let Some(row) = session.query(&format!("SELECT {base}")).await?.first()
+            && let Some(base) = &row[0]
+        {
+            *column = self::column(&column.name, base);
+        }
+    }
+    Ok(TableShape { schema: relation.schema.clone(), name: relation.name.clone(), columns, key, included })
+}

@@ -1,0 +1,162 @@
+//! Wrong set-ups: each has one clear message.
+
+use std::sync::Arc;
+
+use aqueduct_core::ErrorKind;
+use aqueduct_core::source::SourcePosition;
+
+use crate::driver::{Driver, config};
+use crate::server::{Server, installed};
+
+async fn refused(
+    config: &std::collections::BTreeMap<String, String>,
+    stored: Option<SourcePosition>,
+) -> aqueduct_core::Error {
+    match Driver::start(config, stored).await {
+        Ok(_) => panic!("it started"),
+        Err(error) => error,
+    }
+}
+
+fn with(position: &Option<SourcePosition>, key: &str, value: serde_json::Value) -> Option<SourcePosition> {
+    let position = position.clone().expect("stored");
+    let mut offset = (*position.offset).clone();
+    offset.insert(key.to_owned(), value);
+    Some(SourcePosition { offset: Arc::new(offset), ..position })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_that_does_not_fit_the_slot_is_refused() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let config = config(&server.url(), "public.t");
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    server.sql("INSERT INTO t VALUES (2)");
+    driver.until_count(2).await;
+    let stored = driver.stop().await;
+    let confirmed = server.sql("SELECT confirmed_flush_lsn FROM pg_replication_slots");
+
+    let error = refused(&config, with(&stored, "lsn_commit", 16.into())).await;
+    assert!(error.message().contains(&confirmed) && error.message().contains("0/10"), "{error}");
+    let error = refused(&config, with(&stored, "system_id", "5".into())).await;
+    assert!(error.message().contains("database system"), "{error}");
+    let error = refused(&config, with(&stored, "timeline", 7.into())).await;
+    assert!(error.message().contains("timeline"), "{error}");
+
+    server.sql("SELECT pg_drop_replication_slot('s')");
+    let error = refused(&config, stored.clone()).await;
+    assert!(error.message().contains("slot `s` does not exist"), "{error}");
+    // With the user's word the snapshot is taken again.
+    let mut config = config;
+    config.insert("snapshot.mode".to_owned(), "when_needed".to_owned());
+    let mut driver = Driver::start(&config, stored).await.expect("starts");
+    driver.until_count(2).await;
+    assert_eq!(driver.ops(), ["r", "r"]);
+    driver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_in_use_is_waited_for() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY)");
+    let config = config(&server.url(), "public.t");
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    server.sql("INSERT INTO t VALUES (1)");
+    driver.until_count(1).await;
+    let stored = driver.stop().await;
+    let options =
+        ["--slot", "s", "--start", "-f", "/dev/null", "-o", "proto_version=1", "-o", "publication_names=s"];
+    let mut holder = server.client("pg_recvlogical").args(options).spawn().expect("pg_recvlogical runs");
+    let active = || server.sql("SELECT active FROM pg_replication_slots") == "t";
+    while !active() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut driver = Driver::start(&config, stored).await.expect("starts");
+    for _ in 0..50 {
+        driver.step().await.expect("waits");
+    }
+    holder.kill().expect("killed");
+    holder.wait().expect("ended");
+    server.sql("INSERT INTO t VALUES (2)");
+    driver.until_count(1).await;
+    driver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_work_says_so_at_start() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE keyless (id int)");
+    server.sql("CREATE ROLE weak LOGIN PASSWORD 'w'; CREATE ROLE blind LOGIN REPLICATION PASSWORD 'b'");
+    let bad_config = |error: &aqueduct_core::Error| assert_eq!(error.kind(), ErrorKind::BadConfig, "{error}");
+    let url = server.url();
+
+    let error = refused(&config(&url.replace("correct", "wrong"), "public.t"), None).await;
+    bad_config(&error);
+    assert!(error.message().contains("password authentication failed"), "{error}");
+    assert!(!error.full().contains("wrong"), "{error}");
+
+    let error = refused(&config(&url, "public.nothing"), None).await;
+    bad_config(&error);
+    assert!(error.message().contains("`public.nothing`"), "{error}");
+
+    let error = refused(&config(&url, "public.keyless"), None).await;
+    bad_config(&error);
+    assert!(error.message().contains("REPLICA IDENTITY FULL"), "{error}");
+
+    let weak = url.replace("postgres:correct%20horse", "weak:w");
+    let error = refused(&config(&weak, "public.t"), None).await;
+    bad_config(&error);
+
+    server.sql("CREATE PUBLICATION s FOR TABLE t");
+    let blind = url.replace("postgres:correct%20horse", "blind:b");
+    let mut driver = Driver::start(&config(&blind, "public.t"), None).await.expect("starts");
+    let error = driver.until_error().await;
+    assert!(error.message().contains("permission denied for table t"), "{error}");
+    driver.stop().await;
+
+    let error = refused(&config(&url, "public.t,public.keyless"), None).await;
+    assert!(error.message().contains("ADD TABLE public.keyless"), "{error}");
+
+    let error = refused(&config(&url.replace("/postgres", "/nowhere"), "public.t"), None).await;
+    bad_config(&error);
+    let error = refused(&config("postgres://a:b@127.0.0.1:1/d", "public.t"), None).await;
+    assert!(error.is_retriable() && error.full().contains("127.0.0.1:1"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_logical_wal_is_refused() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&["wal_level=replica"]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY)");
+    let error = refused(&config(&server.url(), "public.t"), None).await;
+    assert!(error.message().contains("wal_level=logical"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_security_is_an_error_and_not_a_filter() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10)");
+    server.sql("ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY half ON t USING (id < 6)");
+    server.sql("CREATE ROLE reader LOGIN REPLICATION PASSWORD 'r'; GRANT SELECT ON t TO reader");
+    server.sql("CREATE PUBLICATION s FOR TABLE t");
+    let url = server.url().replace("postgres:correct%20horse", "reader:r");
+    let mut driver = Driver::start(&config(&url, "public.t"), None).await.expect("starts");
+    let error = driver.until_error().await;
+    assert!(error.message().contains("row-level security"), "{error}");
+    assert_eq!(driver.count, 0);
+    driver.stop().await;
+}

@@ -1,0 +1,8 @@
+//! `postgres-cdc` against a real PostgreSQL, with a driver in place of the runtime.
+
+mod driver;
+mod server;
+
+mod failures;
+mod shapes;
+mod way;
