@@ -38,7 +38,8 @@ impl Report {
         for sample in &self.samples {
             let Some(object) = sample.as_object() else { continue };
             let figures = object.iter().filter(|(key, _)| !matches!(key.as_str(), "bench" | "load" | "raw"));
-            let figures: Vec<String> = figures.map(|(key, value)| format!("{key} {}", short(value))).collect();
+            let figures: Vec<String> =
+                figures.map(|(key, value)| format!("{key} {}", short(value))).collect();
             println!("{:<34} {}", object["bench"].as_str().unwrap_or_default(), figures.join("  "));
         }
     }

@@ -11,10 +11,12 @@
 pub mod bench;
 pub mod checker;
 pub mod clients;
+pub mod lake;
 pub mod ledger;
 pub mod postgres;
 pub mod powerloss;
 pub mod process;
+pub mod raw;
 pub mod require;
 pub mod s3;
 pub mod workload;

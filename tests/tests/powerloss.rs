@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aqueduct_tests::ledger::{Content, Ledger};
 use aqueduct_tests::powerloss::PowerLoss;
 use aqueduct_tests::process::{Start, eventually};
+use aqueduct_tests::raw::Raw;
 use fastrand::Rng;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -50,7 +51,12 @@ fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
     let mut acked = 0;
     for seed in 0..seeds {
         let mut rng = Rng::with_seed(seed);
-        let mut broker = start.start().with_context(|| format!("seed {seed}"))?;
+        let mut broker = match start.start() {
+            Ok(broker) => broker,
+            // After a power loss a log that does not start is a finding; before, the test is broken.
+            Err(error) if seed > 0 => return Ok(vec![format!("before seed {seed}: {error:#}")]),
+            Err(error) => return Err(error),
+        };
         create_topic(&broker.kafka)?;
         let content = read_all(&broker.kafka)?;
         let found = lock(&ledger).check(&content);
@@ -75,7 +81,7 @@ fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
         acked = now;
         power.cut(&mut rng)?;
     }
-    let broker = start.start()?;
+    let broker = start.start().context("after the last power loss")?;
     wrong.extend(lock(&ledger).check(&read_all(&broker.kafka)?));
     wrong.extend(check_commits(&broker.kafka, &ledger)?);
     Ok(wrong)
@@ -93,7 +99,7 @@ fn config(bootstrap: &str) -> ClientConfig {
 
 fn create_topic(bootstrap: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
-    let topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(-1)).set("segment.bytes", "262144");
+    let topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(-1)).set("segment.bytes", "1048576");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for result in runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
         match result {
@@ -171,7 +177,7 @@ fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
         .create()?)
 }
 
-fn read_and_commit(bootstrap: &str, ledger: &Mutex<Ledger>, stop: &AtomicBool) -> Result<()> {
+fn read_and_commit(bootstrap: &str, ledger: &Arc<Mutex<Ledger>>, stop: &AtomicBool) -> Result<()> {
     let consumer = consumer(bootstrap)?;
     // Assigned, not subscribed: the group's sessions of killed members must not slow every seed.
     let mut partitions = TopicPartitionList::new();
@@ -185,6 +191,8 @@ fn read_and_commit(bootstrap: &str, ledger: &Mutex<Ledger>, stop: &AtomicBool) -
         }
     }
     consumer.assign(&next)?;
+    // librdkafka would try again after the restart, with offsets from before.
+    let mut commits = Raw::connect(bootstrap)?;
     let mut since = 0;
     while !stop.load(Ordering::Relaxed) {
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) else { continue };
@@ -192,10 +200,11 @@ fn read_and_commit(bootstrap: &str, ledger: &Mutex<Ledger>, stop: &AtomicBool) -
         since += 1;
         if since >= 50 {
             since = 0;
-            let mut done = TopicPartitionList::new();
-            done.add_partition_offset(TOPIC, message.partition(), Offset::Offset(message.offset() + 1))?;
-            if consumer.commit(&done, CommitMode::Sync).is_ok() {
-                lock(ledger).committed(message.partition(), message.offset() + 1);
+            let offset = message.offset() + 1;
+            match commits.commit("readers", TOPIC, message.partition(), offset) {
+                Ok(()) => lock(ledger).committed(message.partition(), offset),
+                // The broker is gone.
+                Err(_) => break,
             }
         }
     }
@@ -238,7 +247,7 @@ fn read_all(bootstrap: &str) -> Result<Content> {
 }
 
 /// Commits that were acknowledged and are gone.
-fn check_commits(bootstrap: &str, ledger: &Mutex<Ledger>) -> Result<Vec<String>> {
+fn check_commits(bootstrap: &str, ledger: &Arc<Mutex<Ledger>>) -> Result<Vec<String>> {
     let consumer = consumer(bootstrap)?;
     let mut partitions = TopicPartitionList::new();
     for partition in 0..PARTITIONS {

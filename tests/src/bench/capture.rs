@@ -93,4 +93,3 @@ fn wait_for(process: &Aqueduct, topic: &str, records: u64) -> Result<()> {
     })
     .with_context(|| process.output())
 }
-

@@ -31,7 +31,8 @@ pub fn run(report: &mut Report) -> Result<()> {
             for acks in ["1", "all"] {
                 let meter = Meter::start(&broker);
                 produce(&broker, &topic, size, count, acks)?;
-                report.sample(&format!("produce/{size}B/{durability}/acks={acks}"), meter.stop(&broker, count));
+                report
+                    .sample(&format!("produce/{size}B/{durability}/acks={acks}"), meter.stop(&broker, count));
             }
             let meter = Meter::start(&broker);
             consume(&broker, &topic, count)?;
@@ -139,9 +140,7 @@ fn end_to_end(broker: &Aqueduct, topic: &str, size: usize) -> Result<Vec<Duratio
     for number in 0..3_100u32 {
         let key = number.to_be_bytes();
         let begun = Instant::now();
-        producer
-            .send(BaseRecord::to(topic).key(&key[..]).payload(&payload))
-            .map_err(|(error, _)| error)?;
+        producer.send(BaseRecord::to(topic).key(&key[..]).payload(&payload)).map_err(|(error, _)| error)?;
         producer.poll(Duration::ZERO);
         loop {
             producer.poll(Duration::ZERO);

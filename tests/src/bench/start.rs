@@ -17,7 +17,8 @@ pub fn run(report: &mut Report) -> Result<()> {
         let mut idle = 0.0;
         for _ in 0..5 {
             let dir = tempfile::tempdir()?;
-            let start = if what == "broker" { Start::broker(dir.path()) } else { Start::run(dir.path(), &[]) };
+            let start =
+                if what == "broker" { Start::broker(dir.path()) } else { Start::run(dir.path(), &[]) };
             let begun = Instant::now();
             let process = start.spawn()?;
             first_answer(&process.kafka, begun)?;

@@ -1,0 +1,63 @@
+//! A plain connection that speaks the Kafka protocol, one request at a time: it ends when the broker ends, and never
+//! tries again behind the test's back, as a client library does.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aqueduct_wire::RequestMessage;
+use aqueduct_wire::frame::{decode_response, encode_request};
+use aqueduct_wire::messages::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use bytes::Bytes;
+
+/// A connection.
+pub struct Raw {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+impl Raw {
+    /// Connects.
+    pub fn connect(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Self { stream, correlation: 0 })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn call<R: RequestMessage>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+        self.correlation += 1;
+        let frame = encode_request(version, self.correlation, None, request)?;
+        self.stream.write_all(&frame.to_bytes())?;
+        let mut size = [0; 4];
+        self.stream.read_exact(&mut size).context("the broker closed the connection")?;
+        let mut body = vec![0; usize::try_from(i32::from_be_bytes(size))?];
+        self.stream.read_exact(&mut body)?;
+        let (correlation, response) = decode_response::<R>(version, Bytes::from(body))?;
+        ensure!(correlation == self.correlation, "answer {correlation} to request {}", self.correlation);
+        Ok(response)
+    }
+
+    /// Commits an offset of a group without members; `Ok` means acknowledged.
+    pub fn commit(&mut self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let partitions = vec![OffsetCommitRequestPartition {
+            partition_index: partition,
+            committed_offset: offset,
+            committed_leader_epoch: -1,
+            ..Default::default()
+        }];
+        let topics = vec![OffsetCommitRequestTopic { name: topic.into(), partitions, ..Default::default() }];
+        let request = OffsetCommitRequest {
+            group_id: group.into(),
+            generation_id_or_member_epoch: -1,
+            topics,
+            ..Default::default()
+        };
+        let answer = self.call(8, &request)?;
+        let code = answer.topics.first().and_then(|t| t.partitions.first()).context("no answer")?.error_code;
+        ensure!(code == 0, "the commit was answered with error {code}");
+        Ok(())
+    }
+}
