@@ -15,7 +15,7 @@ pub(crate) const EXTENSION: &str = "jsonl";
 pub(crate) fn spec() -> Spec {
     Spec {
         name: "file",
-        aliases: &["org.apache.kafka.connect.file.FileStreamSinkConnector"],
+        aliases: &[],
         version: env!("CARGO_PKG_VERSION"),
         summary: "Writes JSON lines into files of a directory.",
         config: ConfigDef::new([
@@ -26,6 +26,7 @@ pub(crate) fn spec() -> Spec {
                  Placeholders are `{topic}`, `{partition}`, `{timestamp:FORMAT}` (UTC), `{key}` and `{field.NAME}`.",
             )
             .required()
+            .path()
             .check(|path| split(path).map(drop)),
             ConfigKey::new("format", ConfigType::Enum(&["json"]), "Format of the files: JSON lines.").default("json"),
             ConfigKey::new("roll.size", ConfigType::Size, "A file of this size is completed and a new one begun.")
