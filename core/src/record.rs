@@ -170,6 +170,11 @@ impl Headers {
         self.0.iter()
     }
 
+    /// Iterates in order, for decoding in place.
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Header> {
+        self.0.iter_mut()
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()
