@@ -44,7 +44,9 @@ impl Ask {
     fn frame<M: Message>(&self, response: &M) -> Result<Vec<Bytes>, String> {
         match encode_response(self.api, self.version, self.correlation_id, response) {
             Ok(frame) => Ok(frame.into_chunks()),
-            Err(error) => Err(format!("the answer to {:?} v{} cannot be encoded: {error}", self.api, self.version)),
+            Err(error) => {
+                Err(format!("the answer to {:?} v{} cannot be encoded: {error}", self.api, self.version))
+            }
         }
     }
 
@@ -141,7 +143,10 @@ impl Service for Api {
             Err(error) => return Answer::Close(format!("the request header cannot be read: {error}")),
         };
         let Some(api) = header.api() else {
-            return Answer::Close(format!("the client asks for API `{}`, which is not served", header.api_key));
+            return Answer::Close(format!(
+                "the client asks for API `{}`, which is not served",
+                header.api_key
+            ));
         };
         let ask = Ask {
             api,
@@ -155,7 +160,10 @@ impl Service for Api {
             if api == ApiKey::ApiVersions {
                 return cluster::unsupported_api_versions(&ask);
             }
-            return Answer::Close(format!("the client asks for {api:?} v{}, which is not served", ask.version));
+            return Answer::Close(format!(
+                "the client asks for {api:?} v{}, which is not served",
+                ask.version
+            ));
         }
         self.dispatch(ask, reader)
     }

@@ -65,13 +65,15 @@ impl Broker {
         config.check().map_err(StartError::Config)?;
         let failed = |source| StartError::DataDir { path: config.data_dir.clone(), source };
         std::fs::create_dir_all(&config.data_dir).map_err(failed)?;
+        raise_file_limit();
         Self::start_on(Arc::new(RealDisk), config).await
     }
 
     /// Starts on any disk, such as one that can lose power; the data directory's parent must exist there.
     pub async fn start_on(disk: Arc<dyn Disk>, config: BrokerConfig) -> Result<Handle, StartError> {
         config.check().map_err(StartError::Config)?;
-        let defaults = TopicDefaults::new(&config.topic_defaults).expect("`check` has looked at the defaults");
+        let defaults =
+            TopicDefaults::new(&config.topic_defaults).expect("`check` has looked at the defaults");
         let dir = open_dir(Arc::clone(&disk), &config).await?;
         let bound = net::bind(config.listen);
         let listener = bound.map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -120,6 +122,16 @@ impl Broker {
         tasks.spawn(expire_offsets(Arc::clone(&node), stop.clone()));
         tracing::info!(%address, advertised = %node.advertised, cluster = node.cluster_id, epoch, "the broker is ready");
         Ok(Handle { node, dir, address, epoch, tasks, stop, kill })
+    }
+}
+
+/// Every partition keeps a file open, every connection a socket: as many as the system lets this process have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "could not raise the limit of open files");
     }
 }
 
@@ -219,7 +231,11 @@ impl Handle {
 
     /// Whether the disk takes writes; an error stays until restart.
     pub fn health(&self) -> Result<(), LogError> {
-        self.dir.check_online()
+        self.dir.check_online()?;
+        self.node
+            .meta
+            .check()
+            .map_err(|error| LogError::Offline { what: "the metadata".to_owned(), reason: error.to_string() })
     }
 
     /// The same as a question that may be asked at any time, also after the broker has stopped.

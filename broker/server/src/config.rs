@@ -130,7 +130,9 @@ impl Default for Limits {
 pub enum ConfigError {
     #[error("`{setting}` is `{value}`: {expected}")]
     OutOfRange { setting: &'static str, value: String, expected: &'static str },
-    #[error("`listen` is the wildcard address `{0}`: set `advertise` to the host and port that clients can reach")]
+    #[error(
+        "`listen` is the wildcard address `{0}`: set `advertise` to the host and port that clients can reach"
+    )]
     AdvertiseMissing(SocketAddr),
     #[error("`topic_defaults`: {0}")]
     TopicDefault(crate::topic_config::InvalidConfig),
@@ -149,8 +151,18 @@ impl BrokerConfig {
         let most = self.limits.max_partitions_per_topic;
         let within = |count: i32| count >= 1 && count <= most;
         let few = "must lie between 1 and `limits.max_partitions_per_topic`";
-        require(within(self.default_partitions), "default_partitions", self.default_partitions.to_string(), few);
-        require(within(self.offsets_partitions), "offsets_partitions", self.offsets_partitions.to_string(), few);
+        require(
+            within(self.default_partitions),
+            "default_partitions",
+            self.default_partitions.to_string(),
+            few,
+        );
+        require(
+            within(self.offsets_partitions),
+            "offsets_partitions",
+            self.offsets_partitions.to_string(),
+            few,
+        );
         let frame = self.limits.max_frame_bytes;
         let frame_ok = (1 << 10..=1 << 30).contains(&frame);
         require(frame_ok, "limits.max_frame_bytes", frame.to_string(), "must lie between 1 KiB and 1 GiB");

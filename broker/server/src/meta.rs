@@ -67,6 +67,11 @@ impl Meta {
         Ok(answer)
     }
 
+    /// Whether the metadata can be changed; an error stays until restart.
+    pub fn check(&self) -> Result<(), MetaError> {
+        self.raft.check()
+    }
+
     /// Stops the group. Nothing can be changed afterwards.
     pub async fn shutdown(&self) {
         self.raft.shutdown().await;

@@ -50,8 +50,16 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("aqueduct_broker");
         registry.register("requests", "Kafka requests, by API", self.requests.clone());
         registry.register("request_bytes", "Bytes of Kafka requests", self.request_bytes.clone());
-        registry.register("produced_bytes", "Bytes of record batches in produce requests", self.produced_bytes.clone());
-        registry.register("fetched_bytes", "Bytes of record batches in fetch answers", self.fetched_bytes.clone());
+        registry.register(
+            "produced_bytes",
+            "Bytes of record batches in produce requests",
+            self.produced_bytes.clone(),
+        );
+        registry.register(
+            "fetched_bytes",
+            "Bytes of record batches in fetch answers",
+            self.fetched_bytes.clone(),
+        );
         registry.register_collector(Box::new(LogCollector { dir, partitions }));
     }
 }
@@ -95,7 +103,11 @@ impl Collector for LogCollector {
 }
 
 impl LogCollector {
-    fn encode_fsync(&self, counters: &LogCounters, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    fn encode_fsync(
+        &self,
+        counters: &LogCounters,
+        encoder: &mut DescriptorEncoder<'_>,
+    ) -> Result<(), fmt::Error> {
         let seconds = |micros: u64| micros as f64 / 1e6;
         let bounds = FSYNC_BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::MAX]);
         let buckets: Vec<(f64, u64)> =

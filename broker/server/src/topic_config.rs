@@ -72,30 +72,105 @@ const MAX: &str = "9223372036854775807";
 
 /// Every setting a topic can have, by name.
 pub const DEFINITIONS: &[Definition] = &[
-    define("cleanup.policy", Kind::ListOf(&["delete", "compact"]), "delete", "What happens to old data: `delete` it, `compact` it to the last record per key, or both."),
-    define("compression.type", Kind::OneOf(&["producer"]), "producer", "Batches are kept as the producer compressed them."),
-    define("delete.retention.ms", Kind::Long { least: 0 }, "86400000", "How long a compacted topic keeps a tombstone."),
-    define("durability", Kind::OneOf(&["durable", "os"]), "durable", "`durable`: acknowledged and readable only after fsync. `os`: after the write, as Kafka does."),
-    define("file.delete.delay.ms", Kind::Long { least: 0 }, "60000", "How long the files of a removed segment stay."),
-    define("flush.messages", Kind::Long { least: 1 }, MAX, "Accepted for Kafka's sake; `durability` decides."),
+    define(
+        "cleanup.policy",
+        Kind::ListOf(&["delete", "compact"]),
+        "delete",
+        "What happens to old data: `delete` it, `compact` it to the last record per key, or both.",
+    ),
+    define(
+        "compression.type",
+        Kind::OneOf(&["producer"]),
+        "producer",
+        "Batches are kept as the producer compressed them.",
+    ),
+    define(
+        "delete.retention.ms",
+        Kind::Long { least: 0 },
+        "86400000",
+        "How long a compacted topic keeps a tombstone.",
+    ),
+    define(
+        "durability",
+        Kind::OneOf(&["durable", "os"]),
+        "durable",
+        "`durable`: acknowledged and readable only after fsync. `os`: after the write, as Kafka does.",
+    ),
+    define(
+        "file.delete.delay.ms",
+        Kind::Long { least: 0 },
+        "60000",
+        "How long the files of a removed segment stay.",
+    ),
+    define(
+        "flush.messages",
+        Kind::Long { least: 1 },
+        MAX,
+        "Accepted for Kafka's sake; `durability` decides.",
+    ),
     define("flush.ms", Kind::Long { least: 0 }, MAX, "Accepted for Kafka's sake; `durability` decides."),
-    define("max.compaction.lag.ms", Kind::Long { least: 1 }, MAX, "A record is compacted at the latest after this time."),
+    define(
+        "max.compaction.lag.ms",
+        Kind::Long { least: 1 },
+        MAX,
+        "A record is compacted at the latest after this time.",
+    ),
     define("max.message.bytes", Kind::Int { least: 0 }, "1048588", "The largest record batch."),
-    define("message.timestamp.after.max.ms", Kind::Long { least: 0 }, "3600000", "How far in the future a record's timestamp may lie."),
-    define("message.timestamp.before.max.ms", Kind::Long { least: 0 }, MAX, "How far in the past a record's timestamp may lie."),
-    define("message.timestamp.type", Kind::OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime", "Whose clock stamps the records."),
-    define("min.cleanable.dirty.ratio", Kind::Ratio, "0.5", "The share of uncompacted data from which a topic is compacted."),
-    define("min.compaction.lag.ms", Kind::Long { least: 0 }, "0", "A record stays uncompacted for at least this time."),
-    define("min.insync.replicas", Kind::Int { least: 1 }, "1", "Replicas that must have a record before `acks=all` is answered."),
+    define(
+        "message.timestamp.after.max.ms",
+        Kind::Long { least: 0 },
+        "3600000",
+        "How far in the future a record's timestamp may lie.",
+    ),
+    define(
+        "message.timestamp.before.max.ms",
+        Kind::Long { least: 0 },
+        MAX,
+        "How far in the past a record's timestamp may lie.",
+    ),
+    define(
+        "message.timestamp.type",
+        Kind::OneOf(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "Whose clock stamps the records.",
+    ),
+    define(
+        "min.cleanable.dirty.ratio",
+        Kind::Ratio,
+        "0.5",
+        "The share of uncompacted data from which a topic is compacted.",
+    ),
+    define(
+        "min.compaction.lag.ms",
+        Kind::Long { least: 0 },
+        "0",
+        "A record stays uncompacted for at least this time.",
+    ),
+    define(
+        "min.insync.replicas",
+        Kind::Int { least: 1 },
+        "1",
+        "Replicas that must have a record before `acks=all` is answered.",
+    ),
     define("preallocate", Kind::Boolean, "false", "Accepted for Kafka's sake."),
     define("retention.bytes", Kind::Long { least: -1 }, "-1", "Bytes a partition keeps; -1 for no limit."),
     define("retention.ms", Kind::Long { least: -1 }, "604800000", "How long a record is kept; -1 for ever."),
     define("segment.bytes", Kind::Int { least: 1 << 20 }, "1073741824", "Size of one segment file."),
     define("segment.index.bytes", Kind::Int { least: 4 }, "10485760", "Accepted for Kafka's sake."),
     define("segment.jitter.ms", Kind::Long { least: 0 }, "0", "Accepted for Kafka's sake."),
-    define("segment.ms", Kind::Long { least: 1 }, "604800000", "Age at which a segment is closed even if it is not full."),
+    define(
+        "segment.ms",
+        Kind::Long { least: 1 },
+        "604800000",
+        "Age at which a segment is closed even if it is not full.",
+    ),
     define("index.interval.bytes", Kind::Int { least: 0 }, "4096", "Accepted for Kafka's sake."),
-    define("unclean.leader.election.enable", Kind::OneOf(&["false"]), "false", "Never: it would lose acknowledged records."),
+    define(
+        "unclean.leader.election.enable",
+        Kind::OneOf(&["false"]),
+        "false",
+        "Never: it would lose acknowledged records.",
+    ),
 ];
 
 /// The definition of `name`, if topics have such a setting.
@@ -156,7 +231,8 @@ impl TopicDefaults {
         };
         let long = |name: &str| text(name).parse::<i64>().expect("the table checked every number");
         let limited = |name: &str| Some(long(name)).filter(|number| *number >= 0);
-        let unsigned = |name: &str| u64::try_from(long(name)).expect("the table allows no negative value here");
+        let unsigned =
+            |name: &str| u64::try_from(long(name)).expect("the table allows no negative value here");
         let policies: Vec<&str> = list(text("cleanup.policy")).collect();
         Ok(TopicConfig {
             delete: policies.contains(&"delete"),
@@ -166,7 +242,9 @@ impl TopicDefaults {
             segment_bytes: unsigned("segment.bytes"),
             segment_ms: long("segment.ms"),
             max_message_bytes: unsigned("max.message.bytes"),
-            min_cleanable_dirty_ratio: text("min.cleanable.dirty.ratio").parse().expect("the table checked it"),
+            min_cleanable_dirty_ratio: text("min.cleanable.dirty.ratio")
+                .parse()
+                .expect("the table checked it"),
             delete_retention_ms: long("delete.retention.ms"),
             min_compaction_lag_ms: long("min.compaction.lag.ms"),
             max_compaction_lag_ms: long("max.compaction.lag.ms"),
@@ -223,7 +301,8 @@ mod tests {
 
     #[test]
     fn a_topic_override_beats_the_broker_and_the_broker_beats_the_table() {
-        let defaults = TopicDefaults::new(&overrides(&[("retention.ms", "5"), ("segment.ms", "7")])).expect("valid");
+        let defaults =
+            TopicDefaults::new(&overrides(&[("retention.ms", "5"), ("segment.ms", "7")])).expect("valid");
         let config = defaults.resolve(&overrides(&[("retention.ms", "-1")])).expect("valid");
         assert_eq!((config.retention_ms, config.segment_ms, config.max_message_bytes), (None, 7, 1_048_588));
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_broker::{Broker, BrokerConfig, Handle};
-use aqueduct_log::MemDisk;
+use aqueduct_log::{Fault, MemDisk};
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::*;
 use aqueduct_wire::record_set::RecordSet;
@@ -72,14 +72,21 @@ async fn produce(client: &mut Client, topic: &str, records: Bytes, acks: i16) ->
 
 fn produce_request(topic: &str, records: Bytes, acks: i16) -> ProduceRequest {
     let partition = PartitionProduceData { index: 0, records: Some(RecordSet::from(records)) };
-    let topic =
-        TopicProduceData { name: topic.into(), partition_data: vec![partition], ..TopicProduceData::default() };
+    let topic = TopicProduceData {
+        name: topic.into(),
+        partition_data: vec![partition],
+        ..TopicProduceData::default()
+    };
     ProduceRequest { acks, timeout_ms: 5000, topic_data: vec![topic], ..ProduceRequest::default() }
 }
 
 fn fetch_request(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest {
-    let partition =
-        FetchPartition { partition: 0, fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() };
+    let partition = FetchPartition {
+        partition: 0,
+        fetch_offset: offset,
+        partition_max_bytes: 1 << 20,
+        ..Default::default()
+    };
     let topic = FetchTopic { topic: topic.into(), partitions: vec![partition], ..FetchTopic::default() };
     FetchRequest { max_wait_ms, min_bytes: 1, topics: vec![topic], ..FetchRequest::default() }
 }
@@ -351,8 +358,11 @@ async fn commit(client: &mut Client, group: &str, member: &str, generation: i32,
 
 async fn committed(client: &mut Client, group: &str) -> i64 {
     let topic = OffsetFetchRequestTopic { name: "orders".into(), partition_indexes: vec![0] };
-    let request =
-        OffsetFetchRequest { group_id: group.into(), topics: Some(vec![topic]), ..OffsetFetchRequest::default() };
+    let request = OffsetFetchRequest {
+        group_id: group.into(),
+        topics: Some(vec![topic]),
+        ..OffsetFetchRequest::default()
+    };
     let fetched = client.ask(7, &request).await;
     assert_eq!(code(fetched.error_code), ErrorCode::None);
     fetched.topics[0].partitions[0].committed_offset
@@ -364,8 +374,12 @@ async fn topics_are_created_checked_and_deleted_with_everything_in_them() {
     let broker = start(dir.path()).await;
     let mut client = Client::connect(&broker).await;
     let made = create(&mut client, "orders", &[("retention.ms", "1000")]).await;
-    let configs: BTreeMap<String, i8> =
-        made.configs.expect("never null").iter().map(|one| (one.name.to_string(), one.config_source)).collect();
+    let configs: BTreeMap<String, i8> = made
+        .configs
+        .expect("never null")
+        .iter()
+        .map(|one| (one.name.to_string(), one.config_source))
+        .collect();
     assert_eq!((configs["retention.ms"], configs["segment.bytes"]), (1, 5));
     assert_eq!(code(create(&mut client, "orders", &[]).await.error_code), ErrorCode::TopicAlreadyExists);
     assert_eq!(code(create(&mut client, "a/b", &[]).await.error_code), ErrorCode::InvalidTopicException);
@@ -417,4 +431,84 @@ async fn a_client_from_the_future_gets_the_list_of_apis() {
     let produce = list.api_keys.iter().find(|one| one.api_key == 0).expect("produce is there");
     assert_eq!(produce.min_version, 0);
     broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_producers_and_keeps_what_is_there() {
+    let disk = MemDisk::with_dir("/d");
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[]).await;
+    let produced = produce(&mut client, "orders", batch(&["a"], None), -1).await;
+    assert_eq!(code(produced.error_code), ErrorCode::None);
+    disk.fault_next(Fault::PartWriteThenFail(std::io::ErrorKind::StorageFull));
+    let refused = produce(&mut client, "orders", batch(&["b"], None), -1).await;
+    assert_eq!(code(refused.error_code), ErrorCode::KafkaStorageError);
+    let after = produce(&mut client, "orders", batch(&["c"], None), -1).await;
+    assert_eq!((code(after.error_code), after.base_offset), (ErrorCode::None, 1), "there is room again");
+    let data = fetch(&mut client, "orders", 0).await;
+    assert_eq!(values(&data), [(0, "a".to_owned()), (1, "c".to_owned())]);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn after_a_failed_fsync_nothing_is_acknowledged_until_the_restart() {
+    let disk = MemDisk::with_dir("/d");
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[]).await;
+    produce(&mut client, "orders", batch(&["first"], None), -1).await;
+    disk.break_sync();
+    for _ in 0..2 {
+        let refused = produce(&mut client, "orders", batch(&["a"], None), -1).await;
+        assert_eq!(code(refused.error_code), ErrorCode::KafkaStorageError);
+    }
+    assert!(broker.health().is_err());
+    let data = fetch(&mut client, "orders", 0).await;
+    assert_eq!(code(data.error_code), ErrorCode::KafkaStorageError);
+    assert!(broker.shutdown(DEADLINE).await.is_err());
+}
+
+#[tokio::test]
+async fn a_corrupt_partition_is_offline_and_the_others_serve() {
+    let disk = MemDisk::with_dir("/d");
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    for topic in ["good", "bad"] {
+        create(&mut client, topic, &[]).await;
+        for value in ["a", "b"] {
+            produce(&mut client, topic, batch(&[value], None), -1).await;
+        }
+    }
+    drop(client);
+    // Without a clean stop the whole log is looked at; what was flushed before the last second must not be cut.
+    broker.shutdown(DEADLINE).await.expect("stops");
+    let path = Path::new("/d/bad-0/00000000000000000000.log");
+    disk.flip(path, 20, 1).expect("the segment is there");
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    let data = fetch(&mut client, "bad", 0).await;
+    if code(data.error_code) == ErrorCode::None {
+        // The file of a clean stop is believed; a client that checks the CRC, as all do, finds the damage.
+        let mut batches = data.records.expect("records").batches();
+        assert!(batches.any(|batch| batch.is_err()), "damage is never handed out as good");
+    } else {
+        assert_eq!(code(data.error_code), ErrorCode::KafkaStorageError);
+    }
+    assert_eq!(values(&fetch(&mut client, "good", 0).await).len(), 2);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn with_durability_os_the_log_end_can_be_read_without_an_fsync() {
+    let disk = MemDisk::with_dir("/d");
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "fast", &[("durability", "os")]).await;
+    // The first append of a leader epoch writes it down.
+    produce(&mut client, "fast", batch(&["first"], None), -1).await;
+    disk.break_sync();
+    let produced = produce(&mut client, "fast", batch(&["a"], None), -1).await;
+    assert_eq!(code(produced.error_code), ErrorCode::None);
+    assert_eq!(fetch(&mut client, "fast", 0).await.high_watermark, 2);
 }

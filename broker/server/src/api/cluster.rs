@@ -5,8 +5,8 @@ use std::sync::Arc;
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::frame::encode_response;
 use aqueduct_wire::messages::{
-    ApiKey, ApiVersion, ApiVersionsRequest, ApiVersionsResponse, DescribeClusterBroker, DescribeClusterRequest,
-    DescribeClusterResponse, InitProducerIdRequest, InitProducerIdResponse,
+    ApiKey, ApiVersion, ApiVersionsRequest, ApiVersionsResponse, DescribeClusterBroker,
+    DescribeClusterRequest, DescribeClusterResponse, InitProducerIdRequest, InitProducerIdResponse,
 };
 
 use super::{Ask, codes};

@@ -69,19 +69,54 @@ fn of_broker(node: &Node) -> Vec<Entry> {
     let listener = format!("PLAINTEXT://{}", node.advertised);
     let values = [
         ("advertised.listeners", listener, string, "Where clients connect to."),
-        ("auto.create.topics.enable", config.auto_create_topics.to_string(), boolean, "Topics made on demand."),
+        (
+            "auto.create.topics.enable",
+            config.auto_create_topics.to_string(),
+            boolean,
+            "Topics made on demand.",
+        ),
         ("broker.id", config.node_id.to_string(), int, "The id of this broker."),
         ("default.replication.factor", "1".to_owned(), int, "Replicas of a new topic."),
-        ("group.initial.rebalance.delay.ms", config.groups.initial_rebalance_delay_ms.to_string(), int, "How long a new group waits for members."),
-        ("group.max.session.timeout.ms", config.groups.max_session_timeout_ms.to_string(), int, "The longest session."),
-        ("group.min.session.timeout.ms", config.groups.min_session_timeout_ms.to_string(), int, "The shortest session."),
+        (
+            "group.initial.rebalance.delay.ms",
+            config.groups.initial_rebalance_delay_ms.to_string(),
+            int,
+            "How long a new group waits for members.",
+        ),
+        (
+            "group.max.session.timeout.ms",
+            config.groups.max_session_timeout_ms.to_string(),
+            int,
+            "The longest session.",
+        ),
+        (
+            "group.min.session.timeout.ms",
+            config.groups.min_session_timeout_ms.to_string(),
+            int,
+            "The shortest session.",
+        ),
         ("log.dirs", config.data_dir.display().to_string(), string, "The data directory."),
         ("node.id", config.node_id.to_string(), int, "The id of this node."),
         ("num.partitions", config.default_partitions.to_string(), int, "Partitions of a new topic."),
-        ("offsets.retention.minutes", config.groups.offsets_retention_minutes.to_string(), int, "How long unused offsets stay."),
-        ("offsets.topic.num.partitions", config.offsets_partitions.to_string(), int, "Partitions of the offsets topic."),
+        (
+            "offsets.retention.minutes",
+            config.groups.offsets_retention_minutes.to_string(),
+            int,
+            "How long unused offsets stay.",
+        ),
+        (
+            "offsets.topic.num.partitions",
+            config.offsets_partitions.to_string(),
+            int,
+            "Partitions of the offsets topic.",
+        ),
         ("socket.request.max.bytes", config.limits.max_frame_bytes.to_string(), int, "The largest request."),
-        ("connections.max.idle.ms", config.limits.idle_ms.to_string(), long, "When an idle connection is closed."),
+        (
+            "connections.max.idle.ms",
+            config.limits.idle_ms.to_string(),
+            long,
+            "When an idle connection is closed.",
+        ),
     ];
     let entry = |(name, value, kind, doc): (&str, String, i8, &'static str)| Entry {
         name: name.to_owned(),
@@ -128,11 +163,19 @@ fn describe_one(
         None => true,
     };
     let shown = |entry: Entry| DescribeConfigsResourceResult {
-        synonyms: if synonyms { entry.synonyms.into_iter().map(|(value, source)| DescribeConfigsSynonym {
-            name: entry.name.as_str().into(),
-            value: Some(value.into()),
-            source,
-        }).collect() } else { Vec::new() },
+        synonyms: if synonyms {
+            entry
+                .synonyms
+                .into_iter()
+                .map(|(value, source)| DescribeConfigsSynonym {
+                    name: entry.name.as_str().into(),
+                    value: Some(value.into()),
+                    source,
+                })
+                .collect()
+        } else {
+            Vec::new()
+        },
         name: entry.name.into(),
         value: Some(entry.value.into()),
         read_only: entry.read_only,
@@ -155,8 +198,13 @@ fn entries(node: &Node, resource: &DescribeConfigsResource) -> Result<Vec<Entry>
         }
         BROKER if name.is_empty() => Ok(Vec::new()),
         BROKER if name.parse() == Ok(node.config.node_id) => Ok(of_broker(node)),
-        BROKER => Err((ErrorCode::InvalidRequest, format!("this is broker `{}`, not `{name}`", node.config.node_id))),
-        other => Err((ErrorCode::InvalidRequest, format!("resources of type `{other}` have no settings here"))),
+        BROKER => Err((
+            ErrorCode::InvalidRequest,
+            format!("this is broker `{}`, not `{name}`", node.config.node_id),
+        )),
+        other => {
+            Err((ErrorCode::InvalidRequest, format!("resources of type `{other}` have no settings here")))
+        }
     }
 }
 
@@ -205,7 +253,10 @@ async fn alter_one(
             }
         };
         if changes.iter().any(|(name, _)| *name == *config.name) {
-            return Err((ErrorCode::InvalidRequest, format!("`{}` stands twice in the request", config.name)));
+            return Err((
+                ErrorCode::InvalidRequest,
+                format!("`{}` stands twice in the request", config.name),
+            ));
         }
         changes.push((config.name.to_string(), change));
     }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use aqueduct_wire::error_code::ErrorCode;
-use aqueduct_wire::messages::{FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
+use aqueduct_wire::messages::{
+    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+};
 use aqueduct_wire::record_set::RecordSet;
 
 use super::{Ask, codes};
@@ -71,7 +73,10 @@ pub(super) async fn fetch(node: Arc<Node>, ask: Ask, request: FetchRequest) -> F
         }
     }
     node.metrics.bytes_out(pass.bytes);
-    let fill = |(topic, partitions): (Topic, Vec<PartitionData>)| FetchableTopicResponse { partitions, ..topic.answer };
+    let fill = |(topic, partitions): (Topic, Vec<PartitionData>)| FetchableTopicResponse {
+        partitions,
+        ..topic.answer
+    };
     let responses = topics.into_iter().zip(pass.topics).map(fill).collect();
     FetchResponse { responses, ..FetchResponse::default() }
 }
@@ -132,7 +137,9 @@ async fn look_at(target: &Target, most: usize, committed_only: bool, pass: &mut 
     let room = most.saturating_sub(pass.bytes);
     let read = match replica.check_epoch(target.epoch) {
         // The first batch comes even if it is larger than the limit; otherwise the client would be stuck.
-        Ok(()) if room > 0 || pass.bytes == 0 => read(replica, target.offset, target.max_bytes.min(room)).await,
+        Ok(()) if room > 0 || pass.bytes == 0 => {
+            read(replica, target.offset, target.max_bytes.min(room)).await
+        }
         Ok(()) => Ok(Vec::new()),
         Err(error) => Err(error),
     };

@@ -79,12 +79,14 @@ pub(super) async fn offset_commit(
     let generation = request.generation_id_or_member_epoch;
     let committed = node.coordinator.commit(&request.group_id, member, generation, offsets).await;
     let codes: Vec<i16> = match committed {
-        Ok(outcomes) => {
-            outcomes.into_iter().map(|outcome| outcome.map_or_else(codes::coord, |()| ErrorCode::None) as i16).collect()
-        }
+        Ok(outcomes) => outcomes
+            .into_iter()
+            .map(|outcome| outcome.map_or_else(codes::coord, |()| ErrorCode::None) as i16)
+            .collect(),
         Err(error) => vec![codes::coord(error) as i16; count],
     };
-    let pending = answers.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == PENDING);
+    let pending =
+        answers.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == PENDING);
     for (partition, code) in pending.zip(codes) {
         partition.error_code = code;
     }
@@ -94,7 +96,11 @@ pub(super) async fn offset_commit(
 /// Marks a partition whose outcome is not known yet; no code of Kafka's.
 const PENDING: i16 = i16::MIN;
 
-pub(super) async fn offset_fetch(node: Arc<Node>, ask: Ask, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub(super) async fn offset_fetch(
+    node: Arc<Node>,
+    ask: Ask,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
     if ask.version >= 8 {
         let mut response = OffsetFetchResponse::default();
         for group in request.groups {
@@ -128,7 +134,11 @@ pub(super) async fn offset_fetch(node: Arc<Node>, ask: Ask, request: OffsetFetch
     OffsetFetchResponse { topics, error_code: group.error_code, ..OffsetFetchResponse::default() }
 }
 
-async fn fetch_group(node: &Arc<Node>, version: i16, asked: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+async fn fetch_group(
+    node: &Arc<Node>,
+    version: i16,
+    asked: OffsetFetchRequestGroup,
+) -> OffsetFetchResponseGroup {
     let group_id = asked.group_id.clone();
     if let Err(error) = node.ensure_offsets_topic().await {
         let error_code = codes::change(&error) as i16;

@@ -197,8 +197,10 @@ pub(super) async fn describe_groups(
             Ok(Some(group)) => group,
             // Up to version 5 a group that does not exist is described as dead.
             Ok(None) => DescribedGroup {
-                error_code: if ask.version >= 6 { ErrorCode::GroupIdNotFound } else { ErrorCode::None } as i16,
-                error_message: (ask.version >= 6).then(|| format!("group `{group_id}` does not exist").into()),
+                error_code: if ask.version >= 6 { ErrorCode::GroupIdNotFound } else { ErrorCode::None }
+                    as i16,
+                error_message: (ask.version >= 6)
+                    .then(|| format!("group `{group_id}` does not exist").into()),
                 group_state: State::Dead.name().into(),
                 ..DescribedGroup::default()
             },
@@ -231,13 +233,18 @@ fn describe(slot: &Slot) -> DescribedGroup {
     }
 }
 
-pub(super) async fn list_groups(node: Arc<Node>, _ask: Ask, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(super) async fn list_groups(
+    node: Arc<Node>,
+    _ask: Ask,
+    request: ListGroupsRequest,
+) -> ListGroupsResponse {
     let same = |one: &ByteString, other: &str| one.eq_ignore_ascii_case(other);
     let state_wanted = |state: &str| {
         request.states_filter.is_empty() || request.states_filter.iter().any(|wanted| same(wanted, state))
     };
     // Every group here is a classic one.
-    if !request.types_filter.is_empty() && !request.types_filter.iter().any(|wanted| same(wanted, "classic")) {
+    if !request.types_filter.is_empty() && !request.types_filter.iter().any(|wanted| same(wanted, "classic"))
+    {
         return ListGroupsResponse::default();
     }
     let mut response = ListGroupsResponse::default();

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use aqueduct_wire::ByteString;
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::{
-    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
-    MetadataResponseTopic,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
+    MetadataResponsePartition, MetadataResponseTopic,
 };
 
 use super::{Ask, codes};
@@ -50,7 +50,11 @@ fn brokers(image: &Image) -> Vec<MetadataResponseBroker> {
     image.brokers.iter().map(broker).collect()
 }
 
-async fn asked(node: &Arc<Node>, topics: Vec<MetadataRequestTopic>, create: bool) -> Vec<MetadataResponseTopic> {
+async fn asked(
+    node: &Arc<Node>,
+    topics: Vec<MetadataRequestTopic>,
+    create: bool,
+) -> Vec<MetadataResponseTopic> {
     if create {
         create_missing(node, &topics).await;
     }

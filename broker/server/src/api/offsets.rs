@@ -110,7 +110,9 @@ pub(super) fn offset_for_leader_epoch(
                 OffsetForLeaderEpochEpochEndOffset { partition: asked.partition, ..Default::default() };
             let found = replica(node, &topic.topic, asked.partition).and_then(|replica| {
                 let checked = replica.check_epoch(asked.current_leader_epoch);
-                checked.and_then(|()| replica.epoch_end(asked.leader_epoch)).map_err(|error| codes::fetch(&error))
+                checked
+                    .and_then(|()| replica.epoch_end(asked.leader_epoch))
+                    .map_err(|error| codes::fetch(&error))
             });
             match found {
                 Ok(Some(found)) => {

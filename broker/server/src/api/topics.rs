@@ -158,8 +158,7 @@ pub(super) async fn create_partitions(
         let CreatePartitionsTopic { name, count, assignments } = topic;
         let assignments: Option<Vec<Vec<i32>>> =
             assignments.map(|list| list.into_iter().map(|assignment| assignment.broker_ids).collect());
-        let outcome =
-            node.create_partitions(&name, count, assignments, request.validate_only).await;
+        let outcome = node.create_partitions(&name, count, assignments, request.validate_only).await;
         let mut result = CreatePartitionsTopicResult { name, ..Default::default() };
         if let Err(error) = outcome {
             result.error_code = codes::change(&error) as i16;

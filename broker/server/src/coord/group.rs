@@ -62,7 +62,10 @@ pub enum Output {
     Join(ReplyTo, Result<Joined, (GroupError, String)>),
     Sync(ReplyTo, Result<Synced, GroupError>),
     /// Store [`Group::snapshot`] with these assignments, then call [`Group::stored`] with the token.
-    Store { token: u64, assignments: BTreeMap<String, Bytes> },
+    Store {
+        token: u64,
+        assignments: BTreeMap<String, Bytes>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,15 +126,15 @@ impl Member {
 
     /// The metadata for a protocol; empty when it is not supported.
     pub fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
+        self.protocols
+            .iter()
+            .find(|(name, _)| name == protocol)
+            .map(|(_, bytes)| bytes.clone())
+            .unwrap_or_default()
     }
 
     /// Fresh from the log: alive until its session runs out.
-    pub fn restored(
-        snapshot: MemberSnapshot,
-        protocol: &str,
-        now: i64,
-    ) -> Self {
+    pub fn restored(snapshot: MemberSnapshot, protocol: &str, now: i64) -> Self {
         Self {
             id: snapshot.id,
             instance_id: snapshot.instance_id,
@@ -228,7 +231,8 @@ impl Group {
         let protocol = snapshot.protocol.clone().unwrap_or_default();
         let restore = |member| Member::restored(member, &protocol, now);
         let members: Vec<Member> = snapshot.members.into_iter().map(restore).collect();
-        let instance = |member: &Member| member.instance_id.clone().map(|instance| (instance, member.id.clone()));
+        let instance =
+            |member: &Member| member.instance_id.clone().map(|instance| (instance, member.id.clone()));
         Self {
             state: if members.is_empty() { State::Empty } else { State::Stable },
             generation: snapshot.generation,

@@ -12,9 +12,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::group::{
-    GroupError, JoinRequest, Joined, Leaving, Output, ReplyTo, Rules, SyncRequest, Synced,
-};
+use super::group::{GroupError, JoinRequest, Joined, Leaving, Output, ReplyTo, Rules, SyncRequest, Synced};
 use super::records;
 use super::shard::{Change, Committed, Shard, Slot, TopicPartition};
 use crate::clock::{SteadyClock, wall_ms};
@@ -218,7 +216,9 @@ impl Coordinator {
         let reply = {
             let mut live = cell.live.lock();
             let (reply, receiver) = (live.reply(), oneshot::channel());
-            let Some(slot) = live.shard.slot_mut(group) else { return Err(GroupError::UnknownMemberId.into()) };
+            let Some(slot) = live.shard.slot_mut(group) else {
+                return Err(GroupError::UnknownMemberId.into());
+            };
             let outputs = slot.group.sync(request(reply), now);
             live.syncs.insert(reply, receiver.0);
             self.carry_out(&cell, &mut live, group, outputs);
@@ -298,7 +298,12 @@ impl Coordinator {
     }
 
     /// Waits for the write and lets it take effect, in a task that outlives the request.
-    async fn finish(&self, cell: Arc<Cell>, written: Writing, changes: Vec<Change>) -> Result<(), CoordError> {
+    async fn finish(
+        &self,
+        cell: Arc<Cell>,
+        written: Writing,
+        changes: Vec<Change>,
+    ) -> Result<(), CoordError> {
         let clock = self.clock;
         let finishing = self.tasks.spawn(async move {
             let base = written.done().await?;
@@ -309,7 +314,11 @@ impl Coordinator {
     }
 
     /// Looks at a group; `None` when it does not exist.
-    pub(crate) async fn look<T>(&self, group: &str, look: impl FnOnce(Option<&Slot>) -> T) -> Result<T, CoordError> {
+    pub(crate) async fn look<T>(
+        &self,
+        group: &str,
+        look: impl FnOnce(Option<&Slot>) -> T,
+    ) -> Result<T, CoordError> {
         let cell = self.cell(group).await?;
         let live = cell.live.lock();
         Ok(look(live.shard.slot(group)))
@@ -368,7 +377,8 @@ impl Coordinator {
                 continue;
             }
             let changes = cell.live.lock().shard.expired(retention, self.clock.now());
-            let groups: Vec<String> = changes.iter().filter_map(Change::group_id).map(str::to_owned).collect();
+            let groups: Vec<String> =
+                changes.iter().filter_map(Change::group_id).map(str::to_owned).collect();
             self.write_down(Arc::clone(&cell), changes).await;
             let mut live = cell.live.lock();
             groups.iter().for_each(|group| live.shard.forget(group));
@@ -571,7 +581,8 @@ enum ReplayError {
 
 /// Kafka's place of a group: the hash of Java's `String`, without its sign.
 fn partition_of(group: &str, count: usize) -> usize {
-    let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let hash =
+        group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     usize::try_from(hash & i32::MAX).expect("the sign was removed") % count
 }
 

@@ -133,7 +133,9 @@ impl Shard {
                 }
             }
         }
-        self.slots.retain(|_, slot| !(slot.group.is_unused() && slot.offsets.is_empty() && slot.group.generation() == 0));
+        self.slots.retain(|_, slot| {
+            !(slot.group.is_unused() && slot.offsets.is_empty() && slot.group.generation() == 0)
+        });
     }
 
     /// Tombstones for what has outlived `retention_ms`: the offsets of groups without members, and groups without
@@ -146,13 +148,22 @@ impl Shard {
             }
             let grouped = !slot.group.protocol_type().is_empty();
             let over = |committed: &Committed| {
-                let last = if grouped { slot.group.since().max(committed.commit_time) } else { committed.commit_time };
+                let last = if grouped {
+                    slot.group.since().max(committed.commit_time)
+                } else {
+                    committed.commit_time
+                };
                 last.saturating_add(retention_ms) <= now
             };
-            let gone: Vec<_> = slot.offsets().filter(|(_, committed)| over(committed)).map(|(at, _)| at.clone()).collect();
+            let gone: Vec<_> =
+                slot.offsets().filter(|(_, committed)| over(committed)).map(|(at, _)| at.clone()).collect();
             let all = gone.len() == slot.offsets.len();
             let group_over = !grouped || slot.group.since().saturating_add(retention_ms) <= now;
-            changes.extend(gone.into_iter().map(|at| Change::Offset { group: id.clone(), at, committed: None }));
+            changes.extend(gone.into_iter().map(|at| Change::Offset {
+                group: id.clone(),
+                at,
+                committed: None,
+            }));
             if all && group_over {
                 changes.push(Change::Group { group: id.clone(), snapshot: None });
             }
@@ -182,7 +193,8 @@ impl Shard {
             }
         }
         slot.group.kill();
-        let tombstone = |at: &TopicPartition| Change::Offset { group: group.to_owned(), at: at.clone(), committed: None };
+        let tombstone =
+            |at: &TopicPartition| Change::Offset { group: group.to_owned(), at: at.clone(), committed: None };
         let mut changes: Vec<Change> = slot.offsets.keys().map(tombstone).collect();
         changes.push(Change::Group { group: group.to_owned(), snapshot: None });
         Ok(changes)

@@ -16,7 +16,9 @@ pub const PRODUCER_ID_BLOCK: i64 = 1000;
 /// Why the controller refuses; each is one Kafka error code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("topic name `{0}` is not valid: use 1 to 249 of letters, digits, `.`, `_` and `-`, not `.` or `..`")]
+    #[error(
+        "topic name `{0}` is not valid: use 1 to 249 of letters, digits, `.`, `_` and `-`, not `.` or `..`"
+    )]
     InvalidTopic(String),
     #[error("topic name `{0}` collides with `{1}`: `.` and `_` are the same in metric names")]
     TopicCollision(String, String),
@@ -139,7 +141,8 @@ fn spread(image: &Image, count: i32, factor: i16) -> Result<Vec<Vec<i32>>, Refus
         return Err(Refusal::InvalidReplicationFactor(factor, brokers.len()));
     }
     let partitions = usize::try_from(count).expect("the count was checked to be positive");
-    let pick = |partition: usize| (0..copies).map(|copy| brokers[(partition + copy) % brokers.len()]).collect();
+    let pick =
+        |partition: usize| (0..copies).map(|copy| brokers[(partition + copy) % brokers.len()]).collect();
     Ok((0..partitions).map(pick).collect())
 }
 
@@ -199,7 +202,8 @@ pub fn create_partitions(
     let added = match assignments {
         Some(given) => {
             if i32::try_from(given.len()).ok() != Some(count - present) {
-                let why = format!("`{}` partitions are added, `{}` are assigned", count - present, given.len());
+                let why =
+                    format!("`{}` partitions are added, `{}` are assigned", count - present, given.len());
                 return Err(Refusal::InvalidAssignment(why));
             }
             let by_index = (present..).zip(given.iter().cloned()).collect();

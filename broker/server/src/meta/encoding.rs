@@ -10,7 +10,9 @@ pub enum DecodeError {
     Short,
     #[error("metadata string is not UTF-8")]
     NotUtf8,
-    #[error("metadata record kind `{kind}` version `{version}` is unknown: a newer version of the broker wrote it")]
+    #[error(
+        "metadata record kind `{kind}` version `{version}` is unknown: a newer version of the broker wrote it"
+    )]
     Unknown { kind: u8, version: u8 },
     #[error("metadata format version `{found}` is newer than the supported `{supported}`")]
     Newer { found: u8, supported: u8 },

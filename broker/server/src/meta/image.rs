@@ -78,8 +78,12 @@ impl Image {
             Record::Broker(record) => self.apply_broker(index, record),
             Record::Topic { id, name } => {
                 let name: Arc<str> = Arc::from(name.as_str());
-                let topic =
-                    Topic { id: *id, name: Arc::clone(&name), partitions: Vec::new(), configs: BTreeMap::new() };
+                let topic = Topic {
+                    id: *id,
+                    name: Arc::clone(&name),
+                    partitions: Vec::new(),
+                    configs: BTreeMap::new(),
+                };
                 self.topics.insert(*id, Arc::new(topic));
                 self.names.insert(name, *id);
             }
@@ -208,8 +212,7 @@ mod tests {
         };
         let mut image = Image::default();
         image.apply(3, &[Record::Broker(broker)]).expect("applies");
-        let config =
-            Record::TopicConfig { id, name: "retention.ms".to_owned(), value: Some("5".to_owned()) };
+        let config = Record::TopicConfig { id, name: "retention.ms".to_owned(), value: Some("5".to_owned()) };
         let topic = Record::Topic { id, name: "orders".to_owned() };
         image.apply(4, &[topic, partition(id, 0), partition(id, 1), config]).expect("applies");
         image.apply(5, &[Record::ProducerIds { next: 1000 }]).expect("applies");

@@ -68,7 +68,9 @@ pub enum MetaError {
     NotLeader,
     #[error("the metadata group has stopped: {0}; restart the broker")]
     Stopped(String),
-    #[error("the metadata of `{0}` is gone although this node was a voter; restore the directory or start with an empty one")]
+    #[error(
+        "the metadata of `{0}` is gone although this node was a voter; restore the directory or start with an empty one"
+    )]
     VoterWithoutLog(std::path::PathBuf),
     #[error("the metadata cannot be read: {0}")]
     Decode(#[from] crate::meta::encoding::DecodeError),
@@ -144,6 +146,12 @@ impl MetaRaft {
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(MetaError::NotLeader),
             Err(error) => Err(MetaError::Stopped(error.to_string())),
         }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), MetaError> {
+        let metrics = self.raft.metrics();
+        let state = metrics.borrow().running_state.clone();
+        state.map_err(|fatal| MetaError::Stopped(fatal.to_string()))
     }
 
     /// Takes a snapshot now rather than after the next thousands of entries.

@@ -215,8 +215,11 @@ mod tests {
             partition(),
             (id(), ".*").prop_map(|(id, name)| Record::Topic { id, name }),
             id().prop_map(|id| Record::RemoveTopic { id }),
-            (id(), ".*", any::<Option<String>>())
-                .prop_map(|(id, name, value)| Record::TopicConfig { id, name, value }),
+            (id(), ".*", any::<Option<String>>()).prop_map(|(id, name, value)| Record::TopicConfig {
+                id,
+                name,
+                value
+            }),
             any::<i64>().prop_map(|next| Record::ProducerIds { next }),
         ]
     }

@@ -91,7 +91,9 @@ pub(super) async fn serve(
     };
     match end {
         Ok(()) => {}
-        Err(End::Frame(FrameError::Idle)) => tracing::debug!(peer = %peer.address, "closed an idle connection"),
+        Err(End::Frame(FrameError::Idle)) => {
+            tracing::debug!(peer = %peer.address, "closed an idle connection")
+        }
         Err(End::Write(error)) => tracing::debug!(peer = %peer.address, %error, "the client went away"),
         Err(End::Frame(FrameError::Io(error))) => {
             tracing::debug!(peer = %peer.address, %error, "the client went away");

@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Peer, serve};
 use super::Service;
+use super::connection::{Peer, serve};
 use crate::config::Limits;
 
 /// Connections that may wait to be accepted.

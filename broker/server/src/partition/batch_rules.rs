@@ -14,7 +14,11 @@ const MAX_DECOMPRESSED: usize = 256 << 20;
 const MAGIC_AT: usize = 16;
 
 /// The one batch that a partition's produce data holds.
-pub(crate) fn check_batch(records: Bytes, config: &TopicConfig, now: i64) -> Result<RecordBatch, AppendError> {
+pub(crate) fn check_batch(
+    records: Bytes,
+    config: &TopicConfig,
+    now: i64,
+) -> Result<RecordBatch, AppendError> {
     match records.get(MAGIC_AT) {
         Some(2) => {}
         Some(magic @ (0 | 1)) => return Err(AppendError::OldFormat(i8::try_from(*magic).unwrap_or(0))),
@@ -23,7 +27,9 @@ pub(crate) fn check_batch(records: Bytes, config: &TopicConfig, now: i64) -> Res
     let mut rest = records;
     let batch = RecordBatch::parse(&mut rest).map_err(AppendError::Corrupt)?;
     if !rest.is_empty() {
-        return Err(AppendError::InvalidRecord("a produce request carries one batch per partition".to_owned()));
+        return Err(AppendError::InvalidRecord(
+            "a produce request carries one batch per partition".to_owned(),
+        ));
     }
     batch.check_produced().map_err(|error| AppendError::InvalidRecord(error.to_string()))?;
     let header = batch.header();
@@ -56,12 +62,14 @@ fn short(records: &Bytes) -> BatchError {
 fn check_timestamps(first: i64, largest: i64, config: &TopicConfig, now: i64) -> Result<(), AppendError> {
     if largest.saturating_sub(now) > config.timestamp_after_max_ms {
         let limit = config.timestamp_after_max_ms;
-        let why = format!("timestamp `{largest}` lies more than `message.timestamp.after.max.ms` = {limit} ahead");
+        let why =
+            format!("timestamp `{largest}` lies more than `message.timestamp.after.max.ms` = {limit} ahead");
         return Err(AppendError::InvalidTimestamp(why));
     }
     if first >= 0 && now.saturating_sub(first) > config.timestamp_before_max_ms {
         let limit = config.timestamp_before_max_ms;
-        let why = format!("timestamp `{first}` lies more than `message.timestamp.before.max.ms` = {limit} back");
+        let why =
+            format!("timestamp `{first}` lies more than `message.timestamp.before.max.ms` = {limit} back");
         return Err(AppendError::InvalidTimestamp(why));
     }
     Ok(())

@@ -472,7 +472,9 @@ impl FlushSink for Replica {
 impl From<LogAppendError> for AppendError {
     fn from(error: LogAppendError) -> Self {
         match error {
-            LogAppendError::Sequence(error @ SequenceError::OldEpoch { .. }) => Self::InvalidProducerEpoch(error),
+            LogAppendError::Sequence(error @ SequenceError::OldEpoch { .. }) => {
+                Self::InvalidProducerEpoch(error)
+            }
             LogAppendError::Sequence(error) => Self::OutOfOrderSequence(error),
             LogAppendError::Storage(error) => Self::Storage(error),
             LogAppendError::OldLeaderEpoch { .. } => Self::NotLeader,

@@ -88,7 +88,9 @@ impl Partitions {
         for topic in image.topics() {
             let config = log_config(&self.config(topic));
             let ours = (0..).zip(&topic.partitions).filter(|(_, partition)| partition.leader == self.node_id);
-            specs.extend(ours.map(|(index, _)| PartitionSpec { id: id(topic, index), config: config.clone() }));
+            specs.extend(
+                ours.map(|(index, _)| PartitionSpec { id: id(topic, index), config: config.clone() }),
+            );
         }
         let opened = self.dir.load(specs, wall_ms())?;
         let mut logs: HashMap<_, _> = opened.into_iter().map(|one| (one.id, one.log)).collect();
@@ -125,7 +127,8 @@ impl Partitions {
                 }
             }
         }
-        let gone: Vec<_> = before.by_id.values().filter(|topic| image.topic_by_id(topic.id).is_none()).collect();
+        let gone: Vec<_> =
+            before.by_id.values().filter(|topic| image.topic_by_id(topic.id).is_none()).collect();
         // Nobody finds them any more before their files go.
         self.table.store(Arc::new(table));
         for replica in gone.iter().flat_map(|topic| topic.partitions()) {
@@ -142,7 +145,11 @@ impl Partitions {
         outcome
     }
 
-    fn follow_topic(&self, topic: &Topic, known: Option<&Arc<TopicReplicas>>) -> Result<TopicReplicas, LogError> {
+    fn follow_topic(
+        &self,
+        topic: &Topic,
+        known: Option<&Arc<TopicReplicas>>,
+    ) -> Result<TopicReplicas, LogError> {
         let config = self.config(topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (index, partition) in (0..).zip(&topic.partitions) {

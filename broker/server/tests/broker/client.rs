@@ -5,7 +5,7 @@ use std::time::Duration;
 use aqueduct_broker::Handle;
 use aqueduct_wire::frame::{decode_response, encode_request};
 use aqueduct_wire::message::RequestMessage;
-use aqueduct_wire::{Bytes, ByteString};
+use aqueduct_wire::{ByteString, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -99,7 +99,8 @@ impl Group {
         // The member itself may change what it supports, so only the others count.
         let instance = request.instance_id.as_deref();
         let itself = |member: &&Member| {
-            member.id == request.member_id || (instance.is_some() && member.instance_id.as_deref() == instance)
+            member.id == request.member_id
+                || (instance.is_some() && member.instance_id.as_deref() == instance)
         };
         let mut others = self.members.iter().filter(|member| !itself(member)).peekable();
         if others.peek().is_none() {
@@ -354,7 +355,11 @@ impl Group {
         let candidates: Vec<&str> =
             first.protocols.iter().map(|(name, _)| name.as_str()).filter(|name| shared(name)).collect();
         let favourite = |member: &Member| {
-            member.protocols.iter().map(|(name, _)| name.clone()).find(|name| candidates.contains(&name.as_str()))
+            member
+                .protocols
+                .iter()
+                .map(|(name, _)| name.clone())
+                .find(|name| candidates.contains(&name.as_str()))
         };
         let votes: Vec<String> = self.members.iter().filter_map(favourite).collect();
         let count = |name: &str| votes.iter().filter(|vote| *vote == name).count();

@@ -50,7 +50,8 @@ impl Group {
             return Err(GroupError::IllegalGeneration);
         }
         let differs = |given: &Option<String>, own: &Option<String>| given.is_some() && given != own;
-        if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol, &self.protocol) {
+        if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol, &self.protocol)
+        {
             return Err(GroupError::InconsistentGroupProtocol);
         }
         self.touch(&request.member_id, now);
@@ -84,7 +85,13 @@ impl Group {
     }
 
     /// A store that was asked for has ended. The outcome of one that a rebalance overtook is of no interest.
-    pub fn stored(&mut self, token: u64, outcome: Result<(), GroupError>, rules: &Rules, now: i64) -> Vec<Output> {
+    pub fn stored(
+        &mut self,
+        token: u64,
+        outcome: Result<(), GroupError>,
+        rules: &Rules,
+        now: i64,
+    ) -> Vec<Output> {
         let mut out = Vec::new();
         match self.storing.take_if(|(wanted, _)| *wanted == token) {
             Some((_, assignments)) if self.state == State::CompletingRebalance => match outcome {

@@ -42,8 +42,12 @@ impl Play {
     fn take(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
-                Output::Join(reply, result) => assert!(self.joins.insert(reply, result).is_none(), "two replies"),
-                Output::Sync(reply, result) => assert!(self.syncs.insert(reply, result).is_none(), "two replies"),
+                Output::Join(reply, result) => {
+                    assert!(self.joins.insert(reply, result).is_none(), "two replies")
+                }
+                Output::Sync(reply, result) => {
+                    assert!(self.syncs.insert(reply, result).is_none(), "two replies")
+                }
                 Output::Store { token, assignments } => self.stores.push((token, assignments)),
             }
         }
@@ -91,7 +95,8 @@ impl Play {
     fn sync(&mut self, member: &str, assignments: &[(&str, &'static str)]) -> ReplyTo {
         self.next_reply += 1;
         let reply = ReplyTo(self.next_reply);
-        let assignment = |(id, bytes): &(&str, &'static str)| ((*id).to_owned(), Bytes::from_static(bytes.as_bytes()));
+        let assignment =
+            |(id, bytes): &(&str, &'static str)| ((*id).to_owned(), Bytes::from_static(bytes.as_bytes()));
         let request = SyncRequest {
             reply,
             generation: self.group.generation(),
@@ -311,7 +316,8 @@ fn a_member_that_joins_but_never_syncs_is_out_after_the_rebalance_timeout() {
 #[test]
 fn the_protocol_is_one_that_all_support_and_most_prefer() {
     let mut play = Play::new();
-    let names = |list: &[&str]| list.iter().map(|name| ((*name).to_owned(), Bytes::new())).collect::<Vec<_>>();
+    let names =
+        |list: &[&str]| list.iter().map(|name| ((*name).to_owned(), Bytes::new())).collect::<Vec<_>>();
     let a = JoinRequest { protocols: names(&["sticky", "range"]), ..play.request("", "a") };
     play.send(a);
     let b = JoinRequest { protocols: names(&["range", "roundrobin"]), ..play.request("", "b") };

@@ -137,7 +137,8 @@ fn partitions_only_grow_and_never_those_of_the_offsets_topic() {
     let mut cluster = Cluster::new();
     cluster.create(&topic("orders")).expect("created");
     cluster.create(&topic(crate::coord::OFFSETS_TOPIC)).expect("created");
-    let grow = |cluster: &Cluster, name: &str, count| create_partitions(&cluster.image, POLICY, name, count, None);
+    let grow =
+        |cluster: &Cluster, name: &str, count| create_partitions(&cluster.image, POLICY, name, count, None);
     assert!(matches!(grow(&cluster, "orders", 3), Err(Refusal::InvalidPartitions(3, _))));
     let records = grow(&cluster, "orders", 5).expect("grows");
     cluster.commit(&records);

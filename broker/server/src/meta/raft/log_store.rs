@@ -109,9 +109,9 @@ impl Writer {
                     let outcome = self.log.append(first, &entries);
                     flushed.log_io_completed(outcome.map_err(std::io::Error::other));
                 }
-                Job::Vote(bytes, done) => self.answer(done, |writer| {
-                    VOTE.replace(&*writer.disk, &writer.dir.join("vote"), &bytes)
-                }),
+                Job::Vote(bytes, done) => {
+                    self.answer(done, |writer| VOTE.replace(&*writer.disk, &writer.dir.join("vote"), &bytes))
+                }
                 Job::Truncate(index, done) => self.answer(done, |writer| writer.log.truncate_since(index)),
                 Job::Purge(id, done) => self.answer(done, |writer| {
                     let mut out = Encoder::default();

@@ -11,9 +11,7 @@ use openraft::{AnyError, BasicNode, EntryPayload, RaftSnapshotBuilder, SnapshotM
 
 use aqueduct_log::{CheckedFile, Disk};
 
-use super::entry::{
-    decode_log_id, decode_stored_membership, encode_log_id, encode_stored_membership,
-};
+use super::entry::{decode_log_id, decode_stored_membership, encode_log_id, encode_stored_membership};
 use super::{Entry, Group, LogId, MetaError, Outcome, Proposal, StorageError, StoredMembership};
 use crate::meta::encoding::{DecodeError, Decoder, Encoder};
 use crate::meta::image::Image;
@@ -176,7 +174,8 @@ impl RaftSnapshotBuilder<Group> for Builder {
         let bytes = self.state.encode();
         let meta = self.state.meta();
         let written = FILE.replace(&*self.disk, &self.path, &bytes);
-        written.map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(&error)))?;
+        written
+            .map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(&error)))?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
     }
 }
