@@ -309,12 +309,10 @@ impl<B: Default> Rolling<B> {
         }
     }
 
-    /// Seals the unsealed file that holds the most memory.
-    pub fn seal_largest(&mut self) -> Option<FileId> {
+    /// The unsealed file with the largest buffer.
+    pub fn largest(&self) -> Option<FileId> {
         let open = self.files.iter().filter(|(_, file)| !file.sealed);
-        let id = open.max_by_key(|(_, file)| file.buffer.capacity()).map(|(id, _)| *id)?;
-        self.seal(id);
-        Some(id)
+        open.max_by_key(|(_, file)| file.buffer.capacity()).map(|(id, _)| *id)
     }
 
     /// How many files still take records.
@@ -454,14 +452,16 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_file_is_sealed_first_and_closing_gives_files_up() {
+    fn the_largest_file_is_found_and_closing_gives_files_up() {
         let mut rolling = rolling("{field.c}", 0);
         let now = Instant::now();
         rolling.take(record(0, 0, r#"{"c":1}"#), now);
         rolling.take(record(0, 1, r#"{"c":2,"long":"xxxxxxxxxxxxxxxxxxxxxxxx"}"#), now);
-        assert_eq!(rolling.seal_largest(), Some(1));
-        assert_eq!(rolling.seal_largest(), Some(0));
-        assert_eq!(rolling.seal_largest(), None);
+        for expect in [1, 0] {
+            assert_eq!(rolling.largest(), Some(expect));
+            rolling.seal(expect);
+        }
+        assert_eq!(rolling.largest(), None);
         assert_eq!(rolling.close(&tp(0)).len(), 2);
         assert_eq!(rolling.buffered(), 0);
     }

@@ -16,7 +16,7 @@ use crate::pace::{Due, Pace};
 
 static SPEC: LazyLock<Spec> = LazyLock::new(|| Spec {
     name: "datagen",
-    aliases: &["io.confluent.kafka.connect.datagen.DatagenConnector"],
+    aliases: &[],
     version: env!("CARGO_PKG_VERSION"),
     summary: "Makes orders, for trying things out and for measuring.",
     config: ConfigDef::new([

@@ -99,8 +99,10 @@ impl SinkTask for Task {
                     }
                 }
             }
-            if self.rolling.unsealed() > MAX_OPEN {
-                self.rolling.seal_largest();
+            if self.rolling.unsealed() > MAX_OPEN
+                && let Some(id) = self.rolling.largest()
+            {
+                self.rolling.seal(id);
             }
         }
         self.rolling.seal_due(now);
