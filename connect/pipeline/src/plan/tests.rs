@@ -208,98 +208,99 @@ fn an_unresolved_reference_stops_a_run_and_warns_a_check() {
 }
 
 /// Wrong text → every finding, in order.
+const GOLDEN: &[(&str, &[&str])] = &[
+    ("", &["1:1: this file is empty; a pipeline starts with `version: 1` and `pipeline: NAME`"]),
+    (
+        "[]",
+        &[
+            "1:1: a pipeline takes a mapping with `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`, not a list",
+        ],
+    ),
+    (
+        "pipelin: x\n",
+        &[
+            "1:1: unknown key `pipelin`; did you mean `pipeline`?",
+            "1:1: missing key `version`: write `version: 1`",
+            "1:1: missing key `pipeline`: the name of the pipeline",
+            "1:1: a pipeline needs a `source`, `sinks`, or both",
+        ],
+    ),
+    (
+        "version: 2\npipeline: a b\nsource: x\n",
+        &[
+            "1:10: version `2` is not known; this binary reads `version: 1`",
+            "2:11: the pipeline name `a b` may have letters, digits, `-`, `_` and `.`, at most 100",
+            "3:9: `source` takes a mapping with `use`, `with`, `steps`, not a single value",
+        ],
+    ),
+    ("HEADsource:\n  use: postgres\n", &["4:8: unknown source `postgres`; known are `postgres-cdc`"]),
+    ("HEADsource:\n  use: s3\n", &["4:8: `s3` is a sink; it stands under `sinks`"]),
+    (
+        "HEADsource:\n  use: postgres-cdc\n  with:\n    tabels: [a.b]\n    slot: { nmae: x, create: maybe }\n",
+        &[
+            "6:5: unknown key `tabels`; did you mean `tables`?",
+            "6:5: missing required key `url`: where the database is",
+            "6:5: missing required key `tables`: tables to read",
+            "7:13: unknown key `slot.nmae`; did you mean `slot.name`?",
+            "7:30: `slot.create`: `maybe` is not `true` or `false`",
+        ],
+    ),
+    (
+        "HEADsource:\n  use: postgres-cdc\n  with: { url: [x], tables: { a: b }, slot: x, slto: { name: y } }\n",
+        &[
+            "5:9: missing required key `url`: where the database is",
+            "5:9: missing required key `tables`: tables to read",
+            "5:16: `url` takes text, not a list",
+            "5:29: `tables` takes a list, not a mapping",
+            "5:45: `slot` takes a mapping (`slot.name`, `slot.create`), not a single value",
+            "5:48: unknown key `slto`; did you mean `slot`?",
+        ],
+    ),
+    (
+        "HEADsource:\n  use: postgres-cdc\n  with:\n    url: ${env:WRONG}\n    tables: [a.b]\n",
+        &["6:10: `url`: `${env:WRONG}` does not start with `postgres://`"],
+    ),
+    (
+        "HEADSOURCEtopic: { partitions: 0, retention: soon }\non_error: { then: dql }\n",
+        &[
+            "8:22: `partitions`: 0 is not within 1 to 10000",
+            "8:36: `retention`: `soon` is not a duration; write `100ms`, `30s`, `5m`, `2h` or `7d`, or `forever`",
+            "9:19: `then`: `dql` is not one of `dlq`, `stop`; did you mean `dlq`?",
+        ],
+    ),
+    (
+        "HEADSOURCEsinks:\n  lake:\n    use: s3\n    with: { bucket: b, roll: { size: big }, nulls: fial, tasks: { max: 100 } }\n    steps:\n      - { use: wsam }\n      - { name: x, filter: 'value.a' }\n      - { name: x, filter: 'a == b', with: { nuls: drop } }\n      - { nam: y }\n",
+        &[
+            "11:38: `roll.size`: `big` is not a size; write `512KiB`, `256MiB`, `1GiB` or a number of bytes",
+            "11:52: `nulls`: `fial` is not one of `fail`, `ignore`; did you mean `fail`?",
+            "11:72: `tasks.max`: 100 is not within 1 to 99",
+            "13:16: unknown transform `wsam`; did you mean `wasm`?",
+            "14:20: `condition` is not an expression",
+            "15:17: two steps are named `x`",
+            "15:46: unknown key `nuls`; did you mean `nulls`?",
+            "16:9: a step needs `use: NAME` or `filter: 'EXPRESSION'`",
+            "16:11: unknown key `nam`; did you mean `name`?",
+        ],
+    ),
+    (
+        "HEADsinks:\n  lake: { use: s3, with: { bucket: b } }\n",
+        &["4:3: without a `source`, a sink names its `topics` under `with`"],
+    ),
+    (
+        "HEADSOURCEtests: []\n",
+        &[
+            "8:1: unknown key `tests`; a pipeline has `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`",
+        ],
+    ),
+    ("HEADsource:\n  use: [\n", &["5:1: broken yaml"]),
+];
+
 #[test]
 fn wrong_input_is_named_with_its_place() {
     let head = "version: 1\npipeline: p\n";
     let source = "source:\n  use: postgres-cdc\n  with:\n    url: ${env:URL}\n    tables: [a.b]\n";
-    let cases: &[(&str, &[&str])] = &[
-        ("", &["1:1: this file is empty; a pipeline starts with `version: 1` and `pipeline: NAME`"]),
-        (
-            "[]",
-            &[
-                "1:1: a pipeline takes a mapping with `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`, not a list",
-            ],
-        ),
-        (
-            "pipelin: x\n",
-            &[
-                "1:1: unknown key `pipelin`; did you mean `pipeline`?",
-                "1:1: missing key `version`: write `version: 1`",
-                "1:1: missing key `pipeline`: the name of the pipeline",
-                "1:1: a pipeline needs a `source`, `sinks`, or both",
-            ],
-        ),
-        (
-            "version: 2\npipeline: a b\nsource: x\n",
-            &[
-                "1:10: version `2` is not known; this binary reads `version: 1`",
-                "2:11: the pipeline name `a b` may have letters, digits, `-`, `_` and `.`, at most 100",
-                "3:9: `source` takes a mapping with `use`, `with`, `steps`, not a single value",
-            ],
-        ),
-        ("HEADsource:\n  use: postgres\n", &["4:8: unknown source `postgres`; known are `postgres-cdc`"]),
-        ("HEADsource:\n  use: s3\n", &["4:8: `s3` is a sink; it stands under `sinks`"]),
-        (
-            "HEADsource:\n  use: postgres-cdc\n  with:\n    tabels: [a.b]\n    slot: { nmae: x, create: maybe }\n",
-            &[
-                "6:5: unknown key `tabels`; did you mean `tables`?",
-                "6:5: missing required key `url`: where the database is",
-                "6:5: missing required key `tables`: tables to read",
-                "7:13: unknown key `slot.nmae`; did you mean `slot.name`?",
-                "7:30: `slot.create`: `maybe` is not `true` or `false`",
-            ],
-        ),
-        (
-            "HEADsource:\n  use: postgres-cdc\n  with: { url: [x], tables: { a: b }, slot: x, slto: { name: y } }\n",
-            &[
-                "5:9: missing required key `url`: where the database is",
-                "5:9: missing required key `tables`: tables to read",
-                "5:16: `url` takes text, not a list",
-                "5:29: `tables` takes a list, not a mapping",
-                "5:45: `slot` takes a mapping (`slot.name`, `slot.create`), not a single value",
-                "5:48: unknown key `slto`; did you mean `slot`?",
-            ],
-        ),
-        (
-            "HEADsource:\n  use: postgres-cdc\n  with:\n    url: ${env:WRONG}\n    tables: [a.b]\n",
-            &["6:10: `url`: `${env:WRONG}` does not start with `postgres://`"],
-        ),
-        (
-            "HEADSOURCEtopic: { partitions: 0, retention: soon }\non_error: { then: dql }\n",
-            &[
-                "8:22: `partitions`: 0 is not within 1 to 10000",
-                "8:36: `retention`: `soon` is not a duration; write `100ms`, `30s`, `5m`, `2h` or `7d`, or `forever`",
-                "9:19: `then`: `dql` is not one of `dlq`, `stop`; did you mean `dlq`?",
-            ],
-        ),
-        (
-            "HEADSOURCEsinks:\n  lake:\n    use: s3\n    with: { bucket: b, roll: { size: big }, nulls: fial, tasks: { max: 100 } }\n    steps:\n      - { use: wsam }\n      - { name: x, filter: 'value.a' }\n      - { name: x, filter: 'a == b', with: { nuls: drop } }\n      - { nam: y }\n",
-            &[
-                "11:38: `roll.size`: `big` is not a size; write `512KiB`, `256MiB`, `1GiB` or a number of bytes",
-                "11:52: `nulls`: `fial` is not one of `fail`, `ignore`; did you mean `fail`?",
-                "11:72: `tasks.max`: 100 is not within 1 to 99",
-                "13:16: unknown transform `wsam`; did you mean `wasm`?",
-                "14:20: `condition` is not an expression",
-                "15:17: two steps are named `x`",
-                "15:46: unknown key `nuls`; did you mean `nulls`?",
-                "16:9: a step needs `use: NAME` or `filter: 'EXPRESSION'`",
-                "16:11: unknown key `nam`; did you mean `name`?",
-            ],
-        ),
-        (
-            "HEADsinks:\n  lake: { use: s3, with: { bucket: b } }\n",
-            &["4:3: without a `source`, a sink names its `topics` under `with`"],
-        ),
-        (
-            "HEADSOURCEtests: []\n",
-            &[
-                "8:1: unknown key `tests`; a pipeline has `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`",
-            ],
-        ),
-        ("HEADsource:\n  use: [\n", &["5:1: broken yaml"]),
-    ];
     let mut wrong = Vec::new();
-    for (text, expect) in cases {
+    for (text, expect) in GOLDEN {
         let text = text.replace("HEAD", head).replace("SOURCE", source);
         let findings = plan_of(&text, Mode::Run).map(|plan| plan.pipeline).expect_err(&text);
         let shown: Vec<String> =
