@@ -1,1 +1,22 @@
-//! The runtime's view of a Kafka cluster
+//! `aqueduct-client`: the runtime's view of a Kafka cluster, behind narrow traits.
+//!
+//! * [`LogProducer`]: ordered, idempotent, bounded in bytes; every record's fate is reported.
+//! * [`LogConsumer`]: a group member that hands out batches within a byte budget and tells its owner of every change of
+//!   the assignment before it takes effect.
+//! * [`TopicTail`]: a compacted topic, read to its end and then followed.
+//! * [`Admin`]: topics, offsets, ids.
+//!
+//! **Invariant:** only this crate names the client library; keys, values and headers leave it as [`bytes::Bytes`].
+
+mod admin;
+mod consumer;
+mod error;
+mod producer;
+mod settings;
+mod tail;
+
+pub use admin::{Admin, NewTopic, TopicConfig};
+pub use consumer::{Batch, ConsumedRecord, ConsumerEvent, GroupConsumer, GroupConsumerConfig, LogConsumer, Subscription};
+pub use producer::{Delivered, DeliveryListener, KafkaProducer, LogProducer, ProducerRecord};
+pub use settings::ClientSettings;
+pub use tail::{TailRecord, TopicTail};

@@ -1,0 +1,293 @@
+//! Consuming as a member of a group.
+//!
+//! A thread polls the library and hands batches to the owner; it goes on polling while the owner is slow, so that the
+//! membership never depends on the owner's pace.
+//!
+//! **Invariant:** the owner learns of an assignment before its first record, and a revocation waits until the owner
+//! has answered. Records that were read under an earlier assignment of their partition are never handed out.
+
+mod gather;
+mod pump;
+mod start;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use aqueduct_core::sink::{Consumed, Offsets, TopicPartition};
+use aqueduct_core::{Error, Result, Topic};
+use async_trait::async_trait;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::admin::{list_of, watermarks};
+use crate::error::error;
+use crate::settings::{ClientSettings, log_line};
+pub(crate) use pump::PumpContext;
+
+/// A record as it was read.
+#[derive(Clone, Debug)]
+pub struct ConsumedRecord {
+    /// Topic.
+    pub topic: Topic,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    /// Key, value and headers.
+    pub consumed: Arc<Consumed>,
+}
+
+/// Records in the order of each partition. Its bytes count against the budget until it is dropped.
+#[derive(Debug)]
+pub struct Batch {
+    /// The records.
+    pub records: Vec<ConsumedRecord>,
+    /// Bytes of keys, values and headers.
+    pub bytes: usize,
+    epoch: u64,
+    /// Held until the owner is done with the batch.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What the owner is told.
+#[derive(Debug)]
+pub enum ConsumerEvent {
+    /// Partitions were assigned, each with the offset that is read first.
+    Assigned(Offsets),
+    /// Partitions are taken away once `done` is answered or dropped. `lost`: they already belong to another member.
+    Revoked {
+        /// Which.
+        partitions: Vec<TopicPartition>,
+        /// Whether committing is too late.
+        lost: bool,
+        /// Answered when the owner has committed and closed them.
+        done: oneshot::Sender<()>,
+    },
+    /// Records.
+    Records(Batch),
+    /// The consumer cannot go on.
+    Failed(Error),
+}
+
+/// A member of a group, owned by one task.
+#[async_trait]
+pub trait LogConsumer: Send {
+    /// The next event. Cancel-safe. Changes of the assignment come before records.
+    async fn next(&mut self) -> ConsumerEvent;
+
+    /// Commits and waits for the acknowledgement.
+    async fn commit(&self, offsets: &Offsets) -> Result<()>;
+
+    /// Reads nothing, and stays a member.
+    fn pause(&self);
+
+    /// Reads again.
+    fn resume(&self);
+
+    /// First offset and the one after the last, of each partition.
+    async fn watermarks(&self, partitions: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, i64, i64)>>;
+
+    /// Leaves. Answers no event after it.
+    async fn close(&mut self);
+}
+
+/// Topics of a member.
+#[derive(Clone, Debug)]
+pub enum Subscription {
+    /// These.
+    Topics(Vec<String>),
+    /// All whose name matches the whole expression, also those made later.
+    Pattern(String),
+}
+
+/// How a member is made.
+#[derive(Clone, Debug)]
+pub struct GroupConsumerConfig {
+    /// Client id.
+    pub client_id: String,
+    /// Group.
+    pub group_id: String,
+    /// Name of the static member.
+    pub instance_id: String,
+    /// Topics.
+    pub subscription: Subscription,
+    /// Bytes that may be read ahead of the owner, the library's own queue included.
+    pub buffer_bytes: usize,
+    /// Users' settings.
+    pub overrides: BTreeMap<String, String>,
+}
+
+/// [`LogConsumer`] over librdkafka.
+pub struct GroupConsumer {
+    native: Weak<BaseConsumer<PumpContext>>,
+    control: mpsc::Receiver<pump::Control>,
+    batches: mpsc::Receiver<Batch>,
+    assigned: BTreeMap<TopicPartition, u64>,
+    paused: Arc<AtomicBool>,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl GroupConsumer {
+    /// Joins the group.
+    pub fn join(settings: &ClientSettings, config: &GroupConsumerConfig) -> Result<Self> {
+        let native_config = settings.group_consumer(
+            &config.client_id,
+            &config.group_id,
+            &config.instance_id,
+            config.buffer_bytes,
+            &config.overrides,
+        );
+        let reset = start::Reset::from_override(config.overrides.get("auto.offset.reset").map(String::as_str));
+        let (control_in, control) = mpsc::channel(16);
+        let (batches_in, batches) = mpsc::channel(64);
+        let closing = Arc::new(AtomicBool::new(false));
+        let paused = Arc::new(AtomicBool::new(false));
+        let context = PumpContext::new(&config.group_id, reset, control_in, Arc::clone(&closing));
+        let native = BaseConsumer::from_config_and_context(&native_config, context)
+            .map_err(|e| error(format_args!("joining group `{}`", config.group_id), &e))?;
+        let names: Vec<String> = match &config.subscription {
+            Subscription::Topics(topics) => topics.clone(),
+            // The library takes names that begin with `^` as patterns.
+            Subscription::Pattern(pattern) => vec![format!("^({})$", pattern.trim_start_matches('^').trim_end_matches('$'))],
+        };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        native.subscribe(&names).map_err(|e| error(format_args!("subscribing to {names:?}"), &e))?;
+        let native = Arc::new(native);
+        let weak = Arc::downgrade(&native);
+        let pump = pump::Pump::new(native, batches_in, config.buffer_bytes / 2, Arc::clone(&paused), Arc::clone(&closing));
+        let thread = std::thread::Builder::new()
+            .name(format!("sink-{}", config.instance_id))
+            .spawn(move || pump.run())
+            .map_err(|e| Error::fatal("cannot start a thread").with_source(e))?;
+        Ok(Self { native: weak, control, batches, assigned: BTreeMap::new(), paused, closing, thread: Some(thread) })
+    }
+
+    fn on_control(&mut self, control: pump::Control) -> ConsumerEvent {
+        match control {
+            pump::Control::Assigned { start, epoch } => {
+                self.assigned.extend(start.keys().map(|tp| (tp.clone(), epoch)));
+                ConsumerEvent::Assigned(start)
+            }
+            pump::Control::Revoked { partitions, lost, done } => {
+                for tp in &partitions {
+                    self.assigned.remove(tp);
+                }
+                ConsumerEvent::Revoked { partitions, lost, done }
+            }
+            pump::Control::Failed(error) => ConsumerEvent::Failed(error),
+        }
+    }
+
+    /// Drops what was read under an earlier assignment.
+    fn current(&self, mut batch: Batch) -> Batch {
+        let mut last: Option<(Topic, i32, bool)> = None;
+        batch.records.retain(|record| match &last {
+            Some((topic, partition, keep)) if *partition == record.partition && Arc::ptr_eq(topic, &record.topic) => *keep,
+            _ => {
+                let tp = TopicPartition { topic: Arc::clone(&record.topic), partition: record.partition };
+                let keep = self.assigned.get(&tp).is_some_and(|epoch| batch.epoch >= *epoch);
+                last = Some((tp.topic, tp.partition, keep));
+                keep
+            }
+        });
+        batch
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&BaseConsumer<PumpContext>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let native = self.native.clone();
+        let call = move || call(&*native.upgrade().ok_or_else(Error::cancelled)?);
+        tokio::task::spawn_blocking(call).await.map_err(|_| Error::cancelled())?
+    }
+}
+
+#[async_trait]
+impl LogConsumer for GroupConsumer {
+    async fn next(&mut self) -> ConsumerEvent {
+        let ended = || ConsumerEvent::Failed(Error::fatal("the consumer has ended"));
+        tokio::select! {
+            biased;
+            control = self.control.recv() => match control {
+                Some(control) => self.on_control(control),
+                None => ended(),
+            },
+            batch = self.batches.recv() => match batch {
+                Some(batch) => ConsumerEvent::Records(self.current(batch)),
+                None => ended(),
+            },
+        }
+    }
+
+    async fn commit(&self, offsets: &Offsets) -> Result<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let list = list_of(offsets)?;
+        self.blocking(move |native| {
+            native.commit(&list, CommitMode::Sync).map_err(|e| error("committing offsets", &e))?;
+            Ok(())
+        })
+        .await
+    }
+
+    fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+    }
+
+    fn resume(&self) {
+        self.paused.store(false, Ordering::Release);
+    }
+
+    async fn watermarks(&self, partitions: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, i64, i64)>> {
+        self.blocking(move |native| {
+            partitions.into_iter().map(|tp| watermarks(native, &tp).map(|(low, high)| (tp, low, high))).collect()
+        })
+        .await
+    }
+
+    async fn close(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        // A thread that waits for an answer or for room goes on when the other end is gone.
+        self.control.close();
+        while let Ok(control) = self.control.try_recv() {
+            drop(control);
+        }
+        self.batches.close();
+        while self.batches.try_recv().is_ok() {}
+        if let Some(thread) = self.thread.take() {
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+    }
+}
+
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+    }
+}
+
+/// A context that logs, for consumers without a group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LoggedConsumer;
+
+impl ClientContext for LoggedConsumer {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka client");
+    }
+}
+
+impl ConsumerContext for LoggedConsumer {}

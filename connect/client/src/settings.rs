@@ -1,0 +1,218 @@
+//! The settings of every client. The library's own defaults are for other uses: they give up, commit by themselves and
+//! buffer without regard to memory.
+
+use std::collections::BTreeMap;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+
+/// Room for a record of the largest allowed size and its framing.
+const MESSAGE_MAX_BYTES: usize = (16 << 20) + (64 << 10);
+
+/// Where the cluster is, and what is set for every client.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// `host:port`, comma-separated.
+    pub bootstrap: String,
+    /// Further settings of the library, such as `security.protocol`.
+    pub common: BTreeMap<String, String>,
+}
+
+impl ClientSettings {
+    /// For a cluster without security.
+    pub fn new(bootstrap: impl Into<String>) -> Self {
+        Self { bootstrap: bootstrap.into(), common: BTreeMap::new() }
+    }
+
+    fn base(&self, client_id: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("client.id", client_id)
+            .set("allow.auto.create.topics", "false")
+            .set("message.max.bytes", MESSAGE_MAX_BYTES.to_string())
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("topic.metadata.refresh.fast.interval.ms", "50")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        for (key, value) in &self.common {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// A producer: idempotent, never giving up, with at most `buffer_bytes` of records in its queue.
+    pub(crate) fn producer(
+        &self,
+        client_id: &str,
+        buffer_bytes: usize,
+        overrides: &BTreeMap<String, String>,
+    ) -> ClientConfig {
+        // The byte budget of the task is what blocks; the library's own limit only must not be met before.
+        let queue_kib = (buffer_bytes.saturating_mul(2) >> 10).saturating_add(32 << 10).min(2_097_151);
+        let mut config = self.base(client_id);
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", "0")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "5")
+            .set("batch.size", "1000000")
+            .set("queue.buffering.max.messages", "0")
+            .set("queue.buffering.max.kbytes", queue_kib.to_string());
+        apply(&mut config, overrides, &["enable.idempotence", "acks", "message.timeout.ms", "bootstrap.servers"]);
+        config
+    }
+
+    /// A member of a group that commits only when told to, and starts only where told to.
+    pub(crate) fn group_consumer(
+        &self,
+        client_id: &str,
+        group: &str,
+        instance: &str,
+        buffer_bytes: usize,
+        overrides: &BTreeMap<String, String>,
+    ) -> ClientConfig {
+        let queue_kib = (buffer_bytes >> 11).clamp(1 << 10, 2_097_151);
+        let fetch = (buffer_bytes / 4).clamp(1 << 20, 16 << 20);
+        let mut config = self.base(client_id);
+        config
+            .set("group.id", group)
+            .set("group.instance.id", instance)
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "3000")
+            .set("max.poll.interval.ms", "300000")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("check.crcs", "true")
+            .set("fetch.max.bytes", fetch.max(MESSAGE_MAX_BYTES).to_string())
+            .set("max.partition.fetch.bytes", fetch.to_string())
+            .set("queued.max.messages.kbytes", queue_kib.to_string())
+            .set("fetch.queue.backoff.ms", "5")
+            .set("fetch.error.backoff.ms", "100")
+            .set("topic.metadata.refresh.interval.ms", "10000");
+        let fixed = [
+            "enable.auto.commit",
+            "enable.auto.offset.store",
+            // Says where to go on after a hole; see `consumer::start`.
+            "auto.offset.reset",
+            "bootstrap.servers",
+            "group.id",
+        ];
+        apply(&mut config, overrides, &fixed);
+        config
+    }
+
+    /// A reader of whole topics, without a group.
+    pub(crate) fn reader(&self, client_id: &str) -> ClientConfig {
+        let mut config = self.base(client_id);
+        config
+            // The library wants a group's name even where nothing is joined or committed.
+            .set("group.id", client_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("queued.max.messages.kbytes", "4096")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("fetch.error.backoff.ms", "50");
+        config
+    }
+
+    /// A client for questions, without a group.
+    pub(crate) fn admin(&self, client_id: &str) -> ClientConfig {
+        self.base(client_id)
+    }
+
+    /// Asks for the committed offsets of a group without joining it.
+    pub(crate) fn group_reader(&self, client_id: &str, group: &str) -> ClientConfig {
+        let mut config = self.base(client_id);
+        config.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config
+    }
+}
+
+/// Users' overrides, except those that would break what the runtime promises.
+fn apply(config: &mut ClientConfig, overrides: &BTreeMap<String, String>, fixed: &[&str]) {
+    for (key, value) in overrides.iter().filter(|(key, _)| !fixed.contains(&key.as_str())) {
+        config.set(key, value);
+    }
+}
+
+/// Sends the library's log lines to `tracing`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Logged;
+
+impl ClientContext for Logged {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka client");
+    }
+}
+
+pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "kafka client: {message}");
+        }
+        // Lost connections are retried by the library; what matters comes back as an error of a call.
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") => {
+            tracing::debug!(facility, "kafka client: {message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka client: {message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            tracing::debug!(facility, "kafka client: {message}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn producers_never_give_up_and_cannot_be_told_to() {
+        let overrides = BTreeMap::from([("acks".to_owned(), "1".to_owned()), ("linger.ms".to_owned(), "50".to_owned())]);
+        let config = ClientSettings::new("localhost:1").producer("p", 1 << 20, &overrides);
+        let expected = [
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("message.timeout.ms", "0"),
+            ("partitioner", "murmur2_random"),
+            ("allow.auto.create.topics", "false"),
+            ("linger.ms", "50"),
+        ];
+        for (key, value) in expected {
+            assert_eq!(config.get(key), Some(value), "{key}");
+        }
+        config.create_native_config().expect("every setting is known to the library");
+    }
+
+    #[test]
+    fn group_members_commit_only_when_told_to_and_never_reset() {
+        let config = ClientSettings::new("localhost:1").group_consumer("c", "g", "g-0", 8 << 20, &BTreeMap::new());
+        let expected = [
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("group.instance.id", "g-0"),
+            ("session.timeout.ms", "10000"),
+            ("allow.auto.create.topics", "false"),
+            ("queued.max.messages.kbytes", "4096"),
+        ];
+        for (key, value) in expected {
+            assert_eq!(config.get(key), Some(value), "{key}");
+        }
+        config.create_native_config().expect("every setting is known to the library");
+    }
+}
