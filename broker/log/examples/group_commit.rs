@@ -1,6 +1,6 @@
 //! Measures durable appends on this disk: the latency from append to flushed, next to a bare fdatasync of the same size.
 //!
-//! `cargo run --release -p aqueduct-log --example group_commit -- DIR [PARTITIONS] [SECONDS]`
+//! `cargo run --release -p aqueduct-log --example group_commit -- DIR [PARTITIONS] [SECONDS] [FLUSH_THREADS]`
 
 use std::io::Write;
 use std::path::Path;
@@ -64,8 +64,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let time = Duration::from_secs(args.next().map_or(Ok(3), |n| n.parse())?);
     std::fs::create_dir_all(&dir)?;
     bare(Path::new(&dir), time)?;
+    let flush_threads = args.next().map_or(Ok(4), |n| n.parse())?;
     let root = Path::new(&dir).join("log");
-    let log_dir = LogDir::open(Arc::new(RealDisk), &root, LogDirOptions::default())?;
+    let options = LogDirOptions { flush_threads, ..LogDirOptions::default() };
+    let log_dir = LogDir::open(Arc::new(RealDisk), &root, options)?;
     let specs = (0..partitions).map(|partition| PartitionSpec {
         id: PartitionId { topic: "bench".into(), topic_id: uuid::Uuid::from_u128(1), partition },
         config: LogConfig::default(),

@@ -1,8 +1,9 @@
-//! Group commit: one thread per log directory syncs the files of all partitions that asked, and tells each of them.
+//! Group commit: the flusher of a log directory syncs the files of the partitions that asked, once for all that wait.
 //!
 //! Invariant: an offset counts as flushed only after the data of its batch, and the directory entry of its segment, were
 //! synced. A failed sync is never retried: it takes the directory offline until restart and answers everybody.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -310,11 +311,12 @@ pub(crate) fn write_index(disk: &dyn Disk, segment: &Path, index: &IndexBytes) -
     Ok(())
 }
 
-/// The thread and its queue.
+/// The threads and their queue. Each takes one partition at a time: syncs of different files share the disk's own flush, one
+/// after the other they would add up.
 #[derive(Debug)]
 pub(crate) struct Flusher {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -326,32 +328,47 @@ struct Shared {
     partitions: Mutex<Vec<Weak<FlushState>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
-    waiting: Vec<Arc<FlushState>>,
+    waiting: VecDeque<Arc<FlushState>>,
     due: Option<Instant>,
     stop: bool,
+    /// When the checkpoints are to be stored, and the bytes that were flushed since they were.
+    store_due: Option<Instant>,
+    unstored_bytes: u64,
+}
+
+enum Task {
+    Flush(Arc<FlushState>),
+    Checkpoint,
+    Stop,
 }
 
 impl Flusher {
-    pub(crate) fn start(context: FlushContext) -> Result<Self> {
+    pub(crate) fn start(context: FlushContext, threads: usize) -> Result<Self> {
         if context.mode == FlushMode::UnsafeNoFlush {
             tracing::error!(
-                "AQUEDUCT_UNSAFE_NO_FLUSH is set: records are acknowledged without being on disk and a power loss loses them"
+                "AQUEDUCT_UNSAFE_NO_FLUSH is set: records are acknowledged without being on disk, a power loss loses them"
             );
         }
+        let queue =
+            Queue { waiting: VecDeque::new(), due: None, stop: false, store_due: None, unstored_bytes: 0 };
         let shared = Arc::new(Shared {
             context,
-            queue: Mutex::default(),
+            queue: Mutex::new(queue),
             wake: Condvar::new(),
             partitions: Mutex::default(),
         });
-        let run = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("log-flusher".into())
-            .spawn(move || run.run())
-            .map_err(|e| LogError::Invalid(format!("cannot start the flusher thread: {e}")))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        let flusher = Self { shared, threads: Mutex::default() };
+        for _ in 0..threads.max(1) {
+            let run = Arc::clone(&flusher.shared);
+            let thread = std::thread::Builder::new()
+                .name("log-flusher".into())
+                .spawn(move || run.run())
+                .map_err(|e| LogError::Invalid(format!("cannot start a flusher thread: {e}")))?;
+            flusher.threads.lock().push(thread);
+        }
+        Ok(flusher)
     }
 
     pub(crate) fn context(&self) -> &FlushContext {
@@ -370,7 +387,7 @@ impl Flusher {
         let due = if urgency == Urgency::Now { now } else { now + SOON };
         let mut queue = self.shared.queue.lock();
         if !state.queued.swap(true, Ordering::AcqRel) {
-            queue.waiting.push(Arc::clone(state));
+            queue.waiting.push_back(Arc::clone(state));
         }
         if queue.due.is_none_or(|d| due < d) {
             queue.due = Some(due);
@@ -381,18 +398,23 @@ impl Flusher {
     /// Flushes on this thread and waits for it.
     pub(crate) fn flush_now(&self, state: &FlushState) -> Result<()> {
         self.shared.context.health.check()?;
-        let flushed = self.shared.context.flush(state);
-        flushed.map(|_| ()).map_err(|e| self.shared.fail(&e))
+        match self.shared.context.flush(state) {
+            Ok(done) => {
+                self.shared.note(done);
+                Ok(())
+            }
+            Err(error) => Err(self.shared.fail(&error)),
+        }
     }
 
-    /// Flushes what is queued and ends the thread.
+    /// Flushes what is queued and ends the threads.
     pub(crate) fn stop(&self) {
         self.shared.queue.lock().stop = true;
-        self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the flusher thread panicked");
+        self.shared.wake.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a flusher thread panicked");
+            }
         }
     }
 }
@@ -403,40 +425,42 @@ impl Drop for Flusher {
     }
 }
 
-enum Task {
-    Flush(Vec<Arc<FlushState>>),
-    Checkpoint,
-    Stop,
-}
-
 impl Shared {
     fn run(&self) {
-        let mut stored_at = Instant::now();
-        let mut unstored: Option<u64> = None;
         loop {
-            let mut store = false;
-            match self.next_task(unstored.map(|_| stored_at + CHECKPOINT_EVERY)) {
-                Task::Flush(states) => {
-                    for state in states {
-                        let done = self.flush_one(&state);
-                        *unstored.get_or_insert(0) += done.bytes;
-                        store |= done.rolled;
-                    }
-                    store |= unstored.is_some_and(|bytes| bytes >= CHECKPOINT_BYTES)
-                        || stored_at.elapsed() >= CHECKPOINT_EVERY;
+            match self.next_task() {
+                Task::Flush(state) => {
+                    let done = self.flush_one(&state);
+                    self.note(done);
                 }
-                Task::Checkpoint => store = true,
+                Task::Checkpoint => {
+                    if self.context.health.check().is_err() {
+                        continue;
+                    }
+                    if let Err(error) = self.context.checkpoints.store() {
+                        // An older recovery point is as true as a newer one: more is checked after a crash.
+                        tracing::warn!(%error, "could not store the recovery points, trying again");
+                        self.queue.lock().store_due.get_or_insert(Instant::now() + CHECKPOINT_EVERY);
+                    }
+                }
                 Task::Stop => return,
             }
-            if store && self.context.health.check().is_ok() {
-                stored_at = Instant::now();
-                unstored = None;
-                if let Err(error) = self.context.checkpoints.store() {
-                    // An older recovery point is as true as a newer one: more is checked after a crash.
-                    tracing::warn!(%error, "could not store the recovery points, trying again");
-                    unstored = Some(0);
-                }
-            }
+        }
+    }
+
+    /// The recovery points follow a flush within a second or 64 MiB, and at once after a roll.
+    fn note(&self, done: Flushed) {
+        if done.bytes == 0 && !done.rolled {
+            return;
+        }
+        let now = Instant::now();
+        let mut queue = self.queue.lock();
+        queue.unstored_bytes += done.bytes;
+        let at_once = done.rolled || queue.unstored_bytes >= CHECKPOINT_BYTES;
+        let due = if at_once { now } else { now + CHECKPOINT_EVERY };
+        if queue.store_due.is_none_or(|d| due < d) {
+            queue.store_due = Some(due);
+            self.wake.notify_one();
         }
     }
 
@@ -464,21 +488,28 @@ impl Shared {
         offline
     }
 
-    fn next_task(&self, checkpoint: Option<Instant>) -> Task {
+    fn next_task(&self) -> Task {
         let mut queue = self.queue.lock();
         loop {
             let now = Instant::now();
-            if queue.due.is_some_and(|due| due <= now) || (queue.stop && !queue.waiting.is_empty()) {
+            if queue.stop || queue.due.is_some_and(|due| due <= now) {
+                if let Some(state) = queue.waiting.pop_front() {
+                    if !queue.waiting.is_empty() {
+                        self.wake.notify_one();
+                    }
+                    return Task::Flush(state);
+                }
                 queue.due = None;
-                return Task::Flush(std::mem::take(&mut queue.waiting));
             }
             if queue.stop {
                 return Task::Stop;
             }
-            if checkpoint.is_some_and(|at| at <= now) {
+            if queue.store_due.is_some_and(|due| due <= now) {
+                queue.store_due = None;
+                queue.unstored_bytes = 0;
                 return Task::Checkpoint;
             }
-            match queue.due.into_iter().chain(checkpoint).min() {
+            match queue.due.into_iter().chain(queue.store_due).min() {
                 Some(until) => {
                     self.wake.wait_until(&mut queue, until);
                 }

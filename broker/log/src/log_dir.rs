@@ -39,6 +39,8 @@ pub struct LogDirOptions {
     pub tail_bytes: usize,
     /// And for one partition.
     pub tail_bytes_per_partition: usize,
+    /// Threads that sync; more than one only helps when several partitions are written.
+    pub flush_threads: usize,
     /// Threads that open partitions at the same time.
     pub open_threads: usize,
     /// Memory for the keys of one compaction pass.
@@ -55,6 +57,7 @@ impl Default for LogDirOptions {
             flush_mode: FlushMode::Durable,
             tail_bytes: 32 << 20,
             tail_bytes_per_partition: 4 << 20,
+            flush_threads: 4,
             open_threads: 4,
             compaction_map_bytes: 16 << 20,
             repair: Vec::new(),
@@ -108,13 +111,16 @@ impl LogDir {
         let clean_epoch = take_clean_epoch(&*disk, root)?;
         let checkpoints = Arc::new(Checkpoints::load(Arc::clone(&disk), root)?);
         let counters = Arc::new(LogCounters::default());
-        let flusher = Flusher::start(FlushContext {
-            disk: Arc::clone(&disk),
-            checkpoints,
-            health: Arc::new(DirectoryHealth::default()),
-            counters: Arc::clone(&counters),
-            mode: options.flush_mode,
-        })?;
+        let flusher = Flusher::start(
+            FlushContext {
+                disk: Arc::clone(&disk),
+                checkpoints,
+                health: Arc::new(DirectoryHealth::default()),
+                counters: Arc::clone(&counters),
+                mode: options.flush_mode,
+            },
+            options.flush_threads,
+        )?;
         let context = Arc::new(LogContext {
             disk,
             root: root.to_owned(),

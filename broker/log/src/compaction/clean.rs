@@ -96,7 +96,7 @@ impl Cleaner<'_> {
         let is_tombstone = |r: &Record| r.key.is_some() && r.value.is_none();
         let kept: Vec<&Record> = records
             .iter()
-            .filter(|r| !self.map.supersedes(r) && !(tombstones_go && is_tombstone(r)))
+            .filter(|r| !(self.map.supersedes(r) || tombstones_go && is_tombstone(r)))
             .collect();
         if kept.is_empty() {
             return self.fate_of_empty(header, records.len());
