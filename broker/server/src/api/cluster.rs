@@ -78,7 +78,8 @@ pub(super) async fn init_producer_id(
         ..InitProducerIdResponse::default()
     };
     if request.transactional_id.is_some() {
-        return refused(ErrorCode::CoordinatorNotAvailable);
+        // Transactions are not served yet; not a retriable code, so that the client says so.
+        return refused(ErrorCode::InvalidRequest);
     }
     // KIP-360: a producer that lost track keeps its id and gets the next epoch.
     if request.producer_id >= 0 && (0..LAST_EPOCH).contains(&request.producer_epoch) {

@@ -31,7 +31,8 @@ pub(super) async fn find_coordinator(
     let outcome = if request.key_type == GROUP {
         node.ensure_offsets_topic().await.map_err(|error| (codes::change(&error), error.to_string()))
     } else {
-        Err((ErrorCode::CoordinatorNotAvailable, "only groups have coordinators here".to_owned()))
+        // Not a retriable code: the client shall say so instead of waiting.
+        Err((ErrorCode::InvalidRequest, "transactions and share groups are not supported".to_owned()))
     };
     let coordinator = |key: ByteString| match &outcome {
         Ok(()) => Coordinator {
