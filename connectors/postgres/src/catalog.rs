@@ -165,6 +165,7 @@ async fn create_publication(session: &mut Session, settings: &Settings) -> Resul
         quote_ident(&settings.publication),
         tables.join(", ")
     );
+    tracing::info!("creating the publication `{}`", settings.publication);
     match session.query(&sql).await {
         // 42710: somebody else was faster.
         Err(error) if error.code() != "42710" => {
@@ -351,6 +352,7 @@ pub(crate) async fn describe(
         Ok(key) => key,
         Err(error) => return Err(PgError::Protocol(error.full())),
     };
+    let key = historic_key(relation, key);
     let mut columns: Vec<ColumnType> = relation
         .columns
         .iter()
@@ -366,4 +368,45 @@ pub(crate) async fn describe(
         }
     }
     Ok(TableShape { schema: relation.schema.clone(), name: relation.name.clone(), columns, key, included })
+}
+
+/// The catalog tells the key as it is now, in its order; the relation tells it as it was, unless it is the whole row.
+fn historic_key(relation: &Relation, now: Vec<String>) -> Vec<String> {
+    if relation.whole {
+        return now;
+    }
+    let identity = relation.columns.iter().filter(|column| column.identity);
+    let then: Vec<String> = identity.map(|column| column.name.clone()).collect();
+    let same = now.len() == then.len() && now.iter().all(|name| then.contains(name));
+    if same { now } else { then }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pgoutput::RelationColumn;
+
+    #[test]
+    fn a_renamed_key_column_is_still_the_key_of_older_changes() {
+        let column = |name: &str, identity| RelationColumn {
+            identity,
+            name: name.to_owned(),
+            type_oid: 23,
+            typmod: -1,
+        };
+        let mut relation = Relation {
+            oid: 1,
+            schema: "s".to_owned(),
+            name: "t".to_owned(),
+            whole: false,
+            columns: vec![column("a", true), column("b", true), column("c", false)],
+        };
+        let key = |relation: &Relation, now: &[&str]| {
+            historic_key(relation, now.iter().map(|name| (*name).to_owned()).collect()).join(",")
+        };
+        assert_eq!(key(&relation, &["b", "a"]), "b,a");
+        assert_eq!(key(&relation, &["b", "renamed"]), "a,b");
+        relation.whole = true;
+        assert_eq!(key(&relation, &["b"]), "b");
+    }
 }

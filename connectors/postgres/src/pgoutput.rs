@@ -57,12 +57,16 @@ pub(crate) struct Relation {
     pub(crate) oid: u32,
     pub(crate) schema: String,
     pub(crate) name: String,
+    /// Whether the replica identity is the whole row; then every column is marked as its part.
+    pub(crate) whole: bool,
     pub(crate) columns: Vec<RelationColumn>,
 }
 
 /// One column of a [`Relation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RelationColumn {
+    /// Whether it is part of the replica identity.
+    pub(crate) identity: bool,
     pub(crate) name: String,
     pub(crate) type_oid: u32,
     pub(crate) typmod: i32,
@@ -167,15 +171,19 @@ impl Relation {
     fn parse(at: &mut Reader<'_>) -> Result<Self> {
         let oid = at.u32()?;
         let (schema, name) = (at.text()?, at.text()?);
-        at.u8()?;
+        let whole = at.u8()? == b'f';
         let mut columns = Vec::new();
         for _ in 0..at.u16()? {
-            at.u8()?;
-            columns.push(RelationColumn { name: at.text()?, type_oid: at.u32()?, typmod: at.u32()? as i32 });
+            columns.push(RelationColumn {
+                identity: at.u8()? & 1 == 1,
+                name: at.text()?,
+                type_oid: at.u32()?,
+                typmod: at.u32()? as i32,
+            });
         }
         // An empty namespace stands for pg_catalog.
         let schema = if schema.is_empty() { "pg_catalog".to_owned() } else { schema };
-        Ok(Self { oid, schema, name, columns })
+        Ok(Self { oid, schema, name, whole, columns })
     }
 }
 
@@ -337,7 +345,10 @@ pub(crate) mod tests {
             panic!("not a relation")
         };
         assert_eq!((relation.schema.as_str(), relation.name.as_str()), ("public", "orders"));
-        assert_eq!(relation.columns, [RelationColumn { name: "id".to_owned(), type_oid: 20, typmod: -1 }]);
+        assert_eq!(
+            relation.columns,
+            [RelationColumn { identity: true, name: "id".to_owned(), type_oid: 20, typmod: -1 }]
+        );
     }
 
     #[test]

@@ -82,6 +82,8 @@ impl Snapshot {
         replication.close().await;
         control.close().await;
 
+        let from = Lsn(position.lsn_commit);
+        tracing::info!("reading {} tables, then streaming from {from}", tables.len());
         let parts = parts(&tables, settings);
         let mut total = 0;
         for table in &tables {

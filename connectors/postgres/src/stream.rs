@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aqueduct_core::{Error, Result};
@@ -30,6 +31,7 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(100);
 const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
 /// How long an answer waits for the confirmation that the server would like to hear.
 const REPLY_PAUSE: Duration = Duration::from_millis(100);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the task is started with.
@@ -41,6 +43,8 @@ pub(crate) struct Stream {
     pub(crate) out: mpsc::Sender<Delivery>,
     pub(crate) budget: Arc<Semaphore>,
     pub(crate) cancel: CancellationToken,
+    /// Set when the server shuts down, or may: then a position is worth moving forward at once.
+    pub(crate) stopping: Arc<AtomicBool>,
 }
 
 impl Stream {
@@ -86,6 +90,7 @@ impl Stream {
             quote_ident(&settings.publication).replace('\'', "''")
         );
         start(&mut replication, &mut control, &settings, &sql).await?;
+        tracing::info!("streaming from the slot `{}` at {}", settings.slot, Lsn(self.from.lsn_commit));
         let now = Instant::now();
         let sent = *self.confirmed.borrow();
         Ok(Connected {
@@ -272,6 +277,12 @@ impl Connected {
         if self.blocked.is_none() && silent > self.stream.settings.status_interval * 6 {
             return Err(Error::retriable(format!("the server has been silent for {} s", silent.as_secs())));
         }
+        if self.control.is_none() && self.deadline.is_none() {
+            // Without it a shutdown would go unheard while reading is blocked.
+            if let Ok(control) = timeout(RECONNECT_TIMEOUT, connect_control(&self.stream.settings)).await {
+                self.control = control.ok();
+            }
+        }
         // A server that is asked answers at once, which shows that the connection lives.
         self.status(silent > self.stream.settings.status_interval).await
     }
@@ -336,6 +347,9 @@ impl Connected {
     /// confirmation is worth a moment.
     fn asked(&mut self, wal_end: u64) {
         let now = Instant::now();
+        if self.deadline.is_some() || self.control.is_none() {
+            self.stream.stopping.store(true, Ordering::Relaxed);
+        }
         let due = if *self.stream.confirmed.borrow() >= wal_end { now } else { now + REPLY_PAUSE };
         self.due = self.due.min(due);
     }
@@ -390,6 +404,7 @@ impl Connected {
                 let error = ServerError::parse(&frame.body);
                 if error.code.starts_with("57P0") && error.code != "57P05" {
                     tracing::info!("the server shuts down: {}", error.message);
+                    self.stream.stopping.store(true, Ordering::Relaxed);
                     self.deadline.get_or_insert_with(|| Instant::now() + SHUTDOWN_PATIENCE);
                 }
                 self.control = None;

@@ -5,6 +5,7 @@
 //! point.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aqueduct_core::source::{
@@ -14,7 +15,7 @@ use aqueduct_core::{Error, Result, failpoint};
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::assembler::Assembler;
@@ -69,6 +70,7 @@ enum State {
 struct Background {
     out: mpsc::Receiver<Delivery>,
     cancel: CancellationToken,
+    stopping: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -207,41 +209,49 @@ impl Running {
             tokio::time::sleep(LOOK_AGAIN).await;
             return Ok(Vec::new());
         }
-        let Some(delivery) = self.next().await else {
-            let mut out = Vec::new();
-            self.advance(&mut out);
-            return Ok(out);
-        };
+        let until = Instant::now() + LOOK_AGAIN;
+        // Most keepalives lead to nothing; the runtime need not hear of them.
+        loop {
+            let delivery = self.next(until).await;
+            let silent = delivery.is_none();
+            let out = self.batch(delivery)?;
+            if silent || !out.is_empty() {
+                return Ok(out);
+            }
+        }
+    }
+
+    fn batch(&mut self, delivery: Option<Delivery>) -> Result<Vec<SourceRecord>> {
         let mut out = Vec::new();
-        let result = self.take_all(delivery, &mut out);
+        let result = match delivery {
+            Some(delivery) => self.take_all(delivery, &mut out),
+            None => Ok(()),
+        };
         if let State::Streaming(assembler) = &mut self.state {
             assembler.seal(&mut out);
         }
         self.advance(&mut out);
         self.report();
-        match result {
-            Ok(()) => Ok(out),
-            Err(error) => {
-                self.background = None;
-                if let State::Streaming(assembler) = &mut self.state {
-                    assembler.interrupted();
-                }
-                if out.is_empty() {
-                    return Err(error);
-                }
-                // What came before the error counts. The next poll connects again, and meets the error if it lasts.
-                if error.is_retriable() { Ok(out) } else { Err(error) }
-            }
+        let Err(error) = result else { return Ok(out) };
+        self.background = None;
+        if let State::Streaming(assembler) = &mut self.state {
+            assembler.interrupted();
         }
+        // What came before the error counts. The next poll connects again, and meets the error if it lasts.
+        if !out.is_empty() && error.is_retriable() {
+            tracing::warn!("{}", error.full());
+            return Ok(out);
+        }
+        Err(error)
     }
 
-    /// The next thing from the background task, which is started where there is none. `None` after a while of silence.
-    async fn next(&mut self) -> Option<Delivery> {
+    /// The next thing from the background task, which is started where there is none. `None` when the time is up.
+    async fn next(&mut self, until: Instant) -> Option<Delivery> {
         if self.background.is_none() {
             self.background = Some(self.spawn());
         }
         let background = self.background.as_mut()?;
-        match timeout(LOOK_AGAIN, background.out.recv()).await {
+        match timeout_at(until, background.out.recv()).await {
             Ok(Some(delivery)) => Some(delivery),
             Ok(None) => Some(Delivery::Failed(Error::retriable("the connection task ended"))),
             Err(_) => None,
@@ -253,13 +263,14 @@ impl Running {
         let (sender, out) = mpsc::channel(units + 16);
         let budget = Arc::new(Semaphore::new(units));
         let cancel = CancellationToken::new();
+        let stopping = Arc::new(AtomicBool::new(false));
         let settings = Arc::clone(&self.settings);
         let task = match &self.state {
             State::Streaming(assembler) => {
                 let from = assembler.position().clone();
                 let confirmed = self.confirm.subscribe();
-                let stream =
-                    Stream { settings, from, confirmed, out: sender, budget, cancel: cancel.clone() };
+                let (cancel, stopping) = (cancel.clone(), Arc::clone(&stopping));
+                let stream = Stream { settings, from, confirmed, out: sender, budget, cancel, stopping };
                 tokio::spawn(stream.run())
             }
             State::Snapshot(_) | State::Acknowledging(_) => {
@@ -267,7 +278,7 @@ impl Running {
                 tokio::spawn(snapshot.run())
             }
         };
-        Background { out, cancel, task }
+        Background { out, cancel, stopping, task }
     }
 
     /// Takes a delivery and what else is there already.
@@ -351,7 +362,8 @@ impl Running {
         let Some(idle) = assembler.idle() else { return };
         let at = place(assembler.position());
         let all_stored = self.stored == Some(at) || self.stored.is_none() && !self.given_out(at);
-        let due = idle.urgent || self.advanced.is_none_or(|at| at.elapsed() >= ADVANCE_EVERY);
+        let stopping = self.background.as_ref().is_some_and(|b| b.stopping.load(Ordering::Relaxed));
+        let due = idle.urgent && stopping || self.advanced.is_none_or(|at| at.elapsed() >= ADVANCE_EVERY);
         if !out.is_empty() || !all_stored || !due {
             return;
         }

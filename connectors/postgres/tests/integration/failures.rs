@@ -160,3 +160,67 @@ async fn row_security_is_an_error_and_not_a_filter() {
     assert_eq!(driver.count, 0);
     driver.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_hears_of_us_while_the_log_pushes_back() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&["wal_sender_timeout=2s"]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY, x text)");
+    let mut config = config(&server.url(), "public.t");
+    config.insert("status.update.interval.ms".to_owned(), "500ms".to_owned());
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    let pid = "SELECT active_pid FROM pg_replication_slots";
+    driver.until("the stream", |_| !server.sql(pid).is_empty()).await;
+    let before = server.sql(pid);
+    server.sql("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 40000) g");
+    driver.until_count(1).await;
+    // Longer than the server waits for a sign of life.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    driver.until_count(40000).await;
+    assert_eq!(server.sql(pid), before, "the connection was lost");
+    driver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_follows_the_modes_of_libpq() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    if !server.certificate() {
+        println!("NOT RUN: postgres: TLS needs the program openssl");
+        return;
+    }
+    server.sql("CREATE TABLE t (id int PRIMARY KEY)");
+    let with = |mode: &str, root: Option<&str>| {
+        let mut config = config(&server.url(), "public.t");
+        config.insert("database.sslmode".to_owned(), mode.to_owned());
+        if let Some(root) = root {
+            config.insert("database.sslrootcert".to_owned(), root.to_owned());
+        }
+        config
+    };
+    let error = refused(&with("require", None), None).await;
+    assert!(error.message().contains("does not speak TLS"), "{error}");
+    server.handle().down("fast");
+    server.up(&["ssl=on", "ssl_cert_file=../server.crt", "ssl_key_file=../server.key"]);
+    let root = server.dir().join("ca.crt").display().to_string();
+    let encrypted =
+        || server.sql("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)");
+
+    let mut driver = Driver::start(&with("prefer", None), None).await.expect("starts");
+    server.sql("INSERT INTO t VALUES (1)");
+    driver.until_count(1).await;
+    driver.until("the stream", |_| encrypted() == "t").await;
+    let stored = driver.stop().await;
+
+    let driver = Driver::start(&with("verify-ca", Some(&root)), stored.clone()).await.expect("starts");
+    driver.stop().await;
+    // The certificate is for another name.
+    let error = refused(&with("verify-full", Some(&root)), stored.clone()).await;
+    assert!(error.message().contains("TLS") && error.kind() == ErrorKind::BadConfig, "{error:?}");
+    let error = refused(&with("verify-ca", None), stored).await;
+    assert!(error.message().contains("TLS"), "{error:?}");
+}

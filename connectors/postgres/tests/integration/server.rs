@@ -156,6 +156,22 @@ impl Server {
         String::from_utf8_lossy(&stdout).trim().to_owned()
     }
 
+    /// Makes a root certificate and one of the server for the name `db.test`; false where openssl is not installed.
+    pub(crate) fn certificate(&self) -> bool {
+        let script = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt \
+            && openssl req -newkey rsa:2048 -nodes -subj /CN=db.test -keyout server.key -out server.csr \
+            && printf 'subjectAltName=DNS:db.test\nbasicConstraints=CA:FALSE' > ext \
+            && openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.crt \
+            && chmod 600 server.key";
+        let made = Command::new("sh").current_dir(self.dir.path()).args(["-c", script]).output();
+        give_to_postgres(self.dir.path());
+        made.is_ok_and(|output| output.status.success())
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
     }
