@@ -49,9 +49,13 @@ pub(crate) fn load(dir: &LogDir, config: LogConfig) -> Result<Arc<PartitionLog>>
 
 /// Offsets and values of all records from `from` on.
 pub(crate) fn records(log: &PartitionLog, from: i64) -> Vec<(i64, String)> {
+    try_records(log, from).unwrap()
+}
+
+fn try_records(log: &PartitionLog, from: i64) -> Result<Vec<(i64, String)>> {
     let (mut at, mut found) = (from, Vec::new());
     while at < log.end_offset() {
-        let fetched = log.read(at, 300, log.end_offset()).unwrap();
+        let fetched = log.read(at, 300, log.end_offset())?;
         assert!(fetched.next_offset > at, "no progress at {at}");
         for chunk in fetched.chunks {
             for batch in aqueduct_wire::Batches::new(chunk) {
@@ -66,7 +70,7 @@ pub(crate) fn records(log: &PartitionLog, from: i64) -> Vec<(i64, String)> {
         at = fetched.next_offset;
     }
     found.retain(|(offset, _)| *offset >= from);
-    found
+    Ok(found)
 }
 
 fn expected(range: std::ops::Range<i64>) -> Vec<(i64, String)> {
@@ -251,7 +255,8 @@ fn after_power_loss(at: u64, seed: u64, mode: FlushMode) -> Result<(), String> {
         return Err(format!("stopped at 90, found {}", log.end_offset()));
     }
     let (start, end) = (log.start_offset(), log.end_offset());
-    if records(&log, start) != expected(start..end) || log.flushed_offset() != end {
+    let found = try_records(&log, start).map_err(|e| e.to_string())?;
+    if found != expected(start..end) || log.flushed_offset() != end {
         return Err(format!("wrong records in {start}..{end}"));
     }
     // The producer goes on where the log ends, and a replay of its last batch is known.
@@ -266,7 +271,8 @@ fn after_power_loss(at: u64, seed: u64, mode: FlushMode) -> Result<(), String> {
     log.flush_blocking().map_err(|e| e.to_string())?;
     let again = disk.crash(seed + 1);
     drop((dir, log));
-    let log = load(&open(&again, LogDirOptions::default()).unwrap(), small()).map_err(|e| e.to_string())?;
+    let dir = open(&again, LogDirOptions::default()).map_err(|e| e.to_string())?;
+    let log = load(&dir, small()).map_err(|e| e.to_string())?;
     (log.end_offset() == end + 3)
         .then_some(())
         .ok_or_else(|| "lost what was written after recovery".to_owned())
