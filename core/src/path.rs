@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn replacing_a_leaf_leaves_the_rest() {
-        let locator = FieldPath::parse("after.email").expect("a path").locate(Some(&schema())).expect("found");
+        let locator =
+            FieldPath::parse("after.email").expect("a path").locate(Some(&schema())).expect("found");
         let new = locator.replace(&schema(), Schema::new(Type::Int64).shared()).expect("no map on the way");
         let (_, after) = new.field("after").expect("kept");
         assert!(after.schema.optional);

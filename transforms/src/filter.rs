@@ -63,7 +63,8 @@ impl Filter {
     fn step(&self, config: &ResolvedConfig) -> Result<FilterStep> {
         let values = self.spec.parse(config)?;
         let condition = values.text("condition")?;
-        let program = compile(&self.env, condition).map_err(|why| Error::bad_config(format!("`condition`: {why}")))?;
+        let program =
+            compile(&self.env, condition).map_err(|why| Error::bad_config(format!("`condition`: {why}")))?;
         let references = program.references();
         let uses = |name: &str| references.has_variable(name);
         let (uses_value, uses_key, uses_headers) = (uses("value"), uses("key"), uses("headers"));
@@ -107,7 +108,9 @@ fn compile(env: &Arc<Env>, condition: &str) -> Result<Program, String> {
     // The parser is a translation from another language and is known to panic on some malformed input.
     let program = catch_unwind(AssertUnwindSafe(|| env.compile(condition)))
         .map_err(|_| format!("`{condition}` is not a CEL expression"))?
-        .map_err(|errors| format!("`{condition}` is not a CEL expression: {}", one_line(&errors.to_string())))?;
+        .map_err(|errors| {
+            format!("`{condition}` is not a CEL expression: {}", one_line(&errors.to_string()))
+        })?;
     names::check(env, &program).map_err(|why| format!("`{condition}` {why}"))?;
     Ok(program)
 }

@@ -101,7 +101,12 @@ impl TransformFactory for Mask {
         match self.spec.config.parse(config) {
             // The caller reports what the declared types show.
             Err(_) => Vec::new(),
-            Ok(_) => self.step(config).err().map(|error| Problem::new("fields", error.full())).into_iter().collect(),
+            Ok(_) => self
+                .step(config)
+                .err()
+                .map(|error| Problem::new("fields", error.full()))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -182,7 +187,9 @@ fn same(a: Option<&SchemaRef>, b: Option<&SchemaRef>) -> bool {
 }
 
 fn missing(path: &FieldPath) -> Error {
-    Error::bad_record(format!("there is no field `{path}` to mask; correct `fields`, or set `missing: ignore`"))
+    Error::bad_record(format!(
+        "there is no field `{path}` to mask; correct `fields`, or set `missing: ignore`"
+    ))
 }
 
 impl Plan {

@@ -118,7 +118,12 @@ impl TransformFactory for Unwrap {
         match self.spec.config.parse(config) {
             // The caller reports what the declared types show.
             Err(_) => Vec::new(),
-            Ok(_) => self.step(config).err().map(|error| Problem::new("add.fields", error.full())).into_iter().collect(),
+            Ok(_) => self
+                .step(config)
+                .err()
+                .map(|error| Problem::new("add.fields", error.full()))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -194,7 +199,9 @@ impl UnwrapStep {
                 Event::Rewrite => Change::Row { before: true },
             },
             "t" | "m" => Change::Nothing,
-            other => return Err(Error::bad_record(format!("the change event has the unknown `op` `{other}`"))),
+            other => {
+                return Err(Error::bad_record(format!("the change event has the unknown `op` `{other}`")));
+            }
         };
         let headers = match change {
             Change::Nothing => return Ok(false),
@@ -243,7 +250,8 @@ fn row(plan: &Plan, shape: &Shape, envelope: &mut Value, before: bool) -> Result
             &None
         }
         other => {
-            let error = Error::bad_record(format!("`{name}` of the change event is {}, not a row", other.kind()));
+            let error =
+                Error::bad_record(format!("`{name}` of the change event is {}, not a row", other.kind()));
             // Back to where it was, for the dead letter.
             let place = if before { plan.before(envelope) } else { plan.after(envelope) };
             if let Some(place) = place {

@@ -8,7 +8,11 @@ pub use crate::bindings::aqueduct::transform::types::{
 };
 
 /// Makes a transform from the step's config, and what the host wants to know of it.
-pub fn configure<T: Transform>(config: &str, name: &str, version: &str) -> Result<(T, PluginInfo), PluginError> {
+pub fn configure<T: Transform>(
+    config: &str,
+    name: &str,
+    version: &str,
+) -> Result<(T, PluginInfo), PluginError> {
     // On this target a panic's message would be lost otherwise.
     std::panic::set_hook(Box::new(|info| log(Level::Error, &format!("the plugin panicked: {info}"))));
     let fail = |message: String| PluginError { message, retriable: false };
@@ -27,7 +31,10 @@ pub fn batch<T: Transform>(
     batch: Vec<InRecord>,
 ) -> Result<Vec<WireOutcome>, PluginError> {
     let Some(transform) = transform else {
-        return Err(PluginError { message: "`transform` was called before `configure`".into(), retriable: false });
+        return Err(PluginError {
+            message: "`transform` was called before `configure`".into(),
+            retriable: false,
+        });
     };
     match transform.batch(context, batch) {
         Ok(results) => Ok(results.into_iter().map(outcome).collect()),

@@ -69,7 +69,11 @@ pub trait Transform: Sized + 'static {
     fn record(&mut self, context: &Context, record: InRecord) -> Result<Outcome, Error>;
 
     /// Transforms a batch: one result for each record, in order. Override it for work on the batch as a whole.
-    fn batch(&mut self, context: &Context, batch: Vec<InRecord>) -> Result<Vec<Result<Outcome, Error>>, BatchError> {
+    fn batch(
+        &mut self,
+        context: &Context,
+        batch: Vec<InRecord>,
+    ) -> Result<Vec<Result<Outcome, Error>>, BatchError> {
         Ok(batch.into_iter().map(|record| self.record(context, record)).collect())
     }
 }

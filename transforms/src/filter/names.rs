@@ -16,8 +16,27 @@ const TYPES: &[&str] =
 
 /// The functions worth suggesting.
 const FUNCTIONS: &[&str] = &[
-    "bool", "bytes", "contains", "double", "dyn", "endsWith", "exists", "exists_one", "filter", "has", "int",
-    "map", "matches", "max", "min", "all", "size", "startsWith", "string", "type", "uint",
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "dyn",
+    "endsWith",
+    "exists",
+    "exists_one",
+    "filter",
+    "has",
+    "int",
+    "map",
+    "matches",
+    "max",
+    "min",
+    "all",
+    "size",
+    "startsWith",
+    "string",
+    "type",
+    "uint",
 ];
 
 /// Says what is wrong with the names, if anything is.

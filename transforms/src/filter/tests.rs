@@ -18,19 +18,25 @@ fn record(value: Datum) -> Record {
 }
 
 fn typed() -> Datum {
-    let schema = Schema::structure("row", vec![
-        Field::new("id", Schema::new(Type::Int32).shared()),
-        Field::new("price", logical::decimal_schema(2).shared()),
-        Field::new("status", Schema::new(Type::String).optional().shared()),
-        Field::new("tags", Schema::new(Type::Array(Schema::new(Type::String).shared())).shared()),
-    ]);
+    let schema = Schema::structure(
+        "row",
+        vec![
+            Field::new("id", Schema::new(Type::Int32).shared()),
+            Field::new("price", logical::decimal_schema(2).shared()),
+            Field::new("status", Schema::new(Type::String).optional().shared()),
+            Field::new("tags", Schema::new(Type::Array(Schema::new(Type::String).shared())).shared()),
+        ],
+    );
     let price = Value::Bytes(logical::decimal_bytes("12.30", 2).expect("a decimal"));
     let tags = Value::Array(vec!["a".into(), "b".into()]);
     Datum::new(schema.shared(), Value::Struct(vec![Value::Int32(1), price, "paid".into(), tags]))
 }
 
 fn free() -> Datum {
-    Datum::json(None, Bytes::from_static(br#"{"id":1,"price":12.3,"status":"paid","tags":["a","b"],"sub":{"x":null}}"#))
+    Datum::json(
+        None,
+        Bytes::from_static(br#"{"id":1,"price":12.3,"status":"paid","tags":["a","b"],"sub":{"x":null}}"#),
+    )
 }
 
 fn run(condition: &str, value: Datum) -> Outcome {

@@ -6,12 +6,12 @@
 use std::sync::OnceLock;
 
 use aqueduct_core::{Datum, Record, Schema, Type, Value, logical};
+use cel::ExecutionError;
 use cel::common::traits::{Container, Indexer, Iterable, Iterator as CelIterator, Sizer};
 use cel::common::types::{
     CelBool, CelBytes, CelDouble, CelInt, CelList, CelNull, CelString, MAP_TYPE, Type as CelType,
 };
 use cel::common::value::{CowVal, Val};
-use cel::ExecutionError;
 use cel::context::VariableResolver;
 
 /// The variables of a condition. What the condition looks into is decoded before.
@@ -98,7 +98,12 @@ impl<'v> Entries<'v> {
             Source::Headers(record) => {
                 let header = record.headers.last(key.downcast_ref::<CelString<'_>>()?.inner())?;
                 let schema = header.value.schema().map(|schema| &**schema);
-                Some(header.value.decoded().map_or_else(|| Box::new(CelNull) as Box<dyn Val>, |v| convert(v, schema)))
+                Some(
+                    header
+                        .value
+                        .decoded()
+                        .map_or_else(|| Box::new(CelNull) as Box<dyn Val>, |v| convert(v, schema)),
+                )
             }
             Source::Value(Value::Struct(values), Some(schema)) => {
                 let (i, field) = schema.field(key.downcast_ref::<CelString<'_>>()?.inner())?;
@@ -106,11 +111,12 @@ impl<'v> Entries<'v> {
             }
             Source::Value(Value::Map(entries), schema) => {
                 let (_, of_values) = map_schemas(schema);
-                let (_, value) = entries.iter().find(|(k, _)| match (k, key.downcast_ref::<CelString<'_>>()) {
-                    (Value::String(k), Some(key)) => **k == *key.inner(),
-                    (k, None) => convert(k, None).equals(key),
-                    _ => false,
-                })?;
+                let (_, value) =
+                    entries.iter().find(|(k, _)| match (k, key.downcast_ref::<CelString<'_>>()) {
+                        (Value::String(k), Some(key)) => **k == *key.inner(),
+                        (k, None) => convert(k, None).equals(key),
+                        _ => false,
+                    })?;
                 Some(convert(value, of_values))
             }
             Source::Value(..) => None,

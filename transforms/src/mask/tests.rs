@@ -39,10 +39,16 @@ fn other_methods() {
     let input = r#"{"card":"4111111111111111"}"#;
     let run = |config: &[(&str, &str)]| text(one(&mut step(config), record(input)));
     assert_eq!(run(&[("fields", "card"), ("method", "partial")]), r#"{"card":"************1111"}"#);
-    assert_eq!(run(&[("fields", "card"), ("method", "partial"), ("keep", "9")]), r#"{"card":"****************"}"#);
+    assert_eq!(
+        run(&[("fields", "card"), ("method", "partial"), ("keep", "9")]),
+        r#"{"card":"****************"}"#
+    );
     assert_eq!(run(&[("fields", "card"), ("method", "redact"), ("replacement", "x")]), r#"{"card":"x"}"#);
     assert_eq!(run(&[("fields", "card"), ("method", "null")]), r#"{"card":null}"#);
-    assert_eq!(run(&[("fields", "card"), ("method", "hmac"), ("salt", "k")]).len(), r#"{"card":""}"#.len() + 64);
+    assert_eq!(
+        run(&[("fields", "card"), ("method", "hmac"), ("salt", "k")]).len(),
+        r#"{"card":""}"#.len() + 64
+    );
 }
 
 #[test]

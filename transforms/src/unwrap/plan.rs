@@ -23,7 +23,8 @@ enum Parts {
 impl Plan {
     /// `None` when values of this schema are no envelopes.
     pub(super) fn new(schema: Option<&SchemaRef>, shape: &Shape) -> Result<Option<Plan>> {
-        let locate = |extras: &[Extra]| extras.iter().map(|extra| extra.path.locate(schema)).collect::<Vec<_>>();
+        let locate =
+            |extras: &[Extra]| extras.iter().map(|extra| extra.path.locate(schema)).collect::<Vec<_>>();
         let (fields, headers) = (locate(&shape.fields), locate(&shape.headers));
         let Some(envelope) = schema else {
             return Ok(Some(Plan { parts: Parts::Free, fields, headers, out_before: None, out_after: None }));
@@ -32,7 +33,9 @@ impl Plan {
         if !envelope.name.as_deref().is_some_and(|name| name.ends_with("Envelope")) {
             return Ok(None);
         }
-        let (Some((op, op_field)), Some((after, after_field))) = (envelope.field("op"), envelope.field("after")) else {
+        let (Some((op, op_field)), Some((after, after_field))) =
+            (envelope.field("op"), envelope.field("after"))
+        else {
             return Ok(None);
         };
         if op_field.schema.ty != Type::String {

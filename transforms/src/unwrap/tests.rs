@@ -20,22 +20,28 @@ fn envelope_schema() -> SchemaRef {
         Field::new("lsn", Schema::new(Type::Int64).optional().shared()),
     ];
     let source = Schema::structure("io.debezium.connector.postgresql.Source", source).shared();
-    Schema::structure("p.public.t.Envelope", vec![
-        Field::new("before", Arc::clone(&row)),
-        Field::new("after", row),
-        Field::new("source", source),
-        Field::new("op", Schema::new(Type::String).shared()),
-    ])
+    Schema::structure(
+        "p.public.t.Envelope",
+        vec![
+            Field::new("before", Arc::clone(&row)),
+            Field::new("after", row),
+            Field::new("source", source),
+            Field::new("op", Schema::new(Type::String).shared()),
+        ],
+    )
     .shared()
 }
 
-const UPDATE: &str = r#"{"before":{"id":1,"name":"a"},"after":{"id":1,"name":"b"},"source":{"table":"t","lsn":99},"op":"u"}"#;
-const DELETE: &str = r#"{"before":{"id":1,"name":"b"},"after":null,"source":{"table":"t","lsn":99},"op":"d"}"#;
+const UPDATE: &str =
+    r#"{"before":{"id":1,"name":"a"},"after":{"id":1,"name":"b"},"source":{"table":"t","lsn":99},"op":"u"}"#;
+const DELETE: &str =
+    r#"{"before":{"id":1,"name":"b"},"after":null,"source":{"table":"t","lsn":99},"op":"d"}"#;
 
 fn check(config: &[(&str, &str)], input: &'static str, expect: Option<&str>) {
     for schema in [Some(envelope_schema()), None] {
         let value = Datum::json(schema, Bytes::from_static(input.as_bytes()));
-        let outcome = step(config).apply(vec![Record::new("t".into(), value)]).expect("no batch error").remove(0);
+        let outcome =
+            step(config).apply(vec![Record::new("t".into(), value)]).expect("no batch error").remove(0);
         match (outcome, expect) {
             (Outcome::Keep(record), Some(text)) => {
                 assert_eq!(record.value.to_json().expect("encodes"), text.as_bytes(), "{config:?}");
@@ -61,7 +67,11 @@ fn deletes_become_what_was_asked_for() {
     check(&[("deletes", "drop")], DELETE, None);
     check(&[("delete.tombstone.handling.mode", "delete-to-tombstone")], DELETE, Some("null"));
     check(&[("deletes", "rewrite")], DELETE, Some(r#"{"id":1,"name":"b","__deleted":"true"}"#));
-    check(&[("deletes", "rewrite-with-tombstone")], DELETE, Some(r#"{"id":1,"name":"b","__deleted":"true"}"#));
+    check(
+        &[("deletes", "rewrite-with-tombstone")],
+        DELETE,
+        Some(r#"{"id":1,"name":"b","__deleted":"true"}"#),
+    );
 }
 
 #[test]
@@ -113,7 +123,11 @@ fn rows_share_one_schema_and_lose_the_optional() {
 #[test]
 fn a_broken_event_fails_and_is_handed_back_whole() {
     for (config, input, part) in [
-        (&[("deletes", "rewrite")][..], r#"{"before":null,"after":null,"source":{"table":"t"},"op":"d"}"#, "REPLICA"),
+        (
+            &[("deletes", "rewrite")][..],
+            r#"{"before":null,"after":null,"source":{"table":"t"},"op":"d"}"#,
+            "REPLICA",
+        ),
         (&[], r#"{"before":null,"after":null,"source":{"table":"t"},"op":"u"}"#, "no row in `after`"),
         (&[], r#"{"before":null,"after":{"id":1},"source":{"table":"t"},"op":"z"}"#, "unknown `op` `z`"),
         (&[("add.fields", "nothing")], UPDATE, "no `source.nothing`"),
@@ -121,7 +135,8 @@ fn a_broken_event_fails_and_is_handed_back_whole() {
         for schema in [Some(envelope_schema()), None] {
             let value = Datum::json(schema, Bytes::from_static(input.as_bytes()));
             let mut given = value.clone();
-            let outcome = step(config).apply(vec![Record::new("t".into(), value)]).expect("no batch error").remove(0);
+            let outcome =
+                step(config).apply(vec![Record::new("t".into(), value)]).expect("no batch error").remove(0);
             let Outcome::Fail(mut back, error) = outcome else { panic!("{input} must fail") };
             assert_eq!(error.kind(), ErrorKind::BadRecord);
             assert!(error.message().contains(part), "{input}: {error}");
