@@ -9,6 +9,7 @@ mod key_map;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clean::{Cleaned, Cleaner};
 use key_map::KeyMap;
@@ -61,15 +62,21 @@ impl PartitionLog {
             now_ms,
             delete_retention_ms: plan.config.delete_retention_ms,
             interval: plan.config.index_interval_bytes,
+            stopping: &self.context.stopping,
             counters: self.context.counters(),
         };
         for group in groups(&plan.segments, map.end(), &plan.config) {
+            if self.context.stopping.load(Ordering::Acquire) {
+                // Nothing counts as clean yet, so the next pass sees it all again.
+                return Ok(plan.dirty_start);
+            }
             let cleaned = cleaner.clean(group).map_err(|e| self.classify(&e))?;
             if let Some(cleaned) = cleaned {
                 self.swap(group, cleaned)?;
             }
         }
-        Ok(map.end())
+        let interrupted = self.context.stopping.load(Ordering::Acquire);
+        Ok(if interrupted { plan.dirty_start } else { map.end() })
     }
 
     /// `None` when too little is dirty.

@@ -35,6 +35,18 @@ pub struct LogConfig {
     pub producer_expiry_ms: i64,
 }
 
+/// What is compacted is rolled at this size at the latest, because only finished segments are compacted: few keys that change
+/// often must not fill a segment of 1 GiB first. Compaction merges the rest up to `segment_bytes`.
+const COMPACTED_ROLL_BYTES: u32 = 16 << 20;
+
+impl LogConfig {
+    /// The size at which the active segment is finished.
+    pub(crate) fn roll_bytes(&self) -> u64 {
+        let limit = if self.compact { COMPACTED_ROLL_BYTES } else { u32::MAX };
+        u64::from(self.segment_bytes.min(limit))
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         let day = 24 * 60 * 60 * 1000;

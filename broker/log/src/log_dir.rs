@@ -9,7 +9,7 @@ mod partitions;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -90,7 +90,6 @@ pub struct LogDir {
     creating: Mutex<()>,
     /// Directories of deleted partitions whose files still stand.
     doomed: Mutex<Vec<PathBuf>>,
-    stopped: AtomicBool,
     /// Last, so that it is given back after everything else.
     _lock: Box<dyn DiskLock>,
 }
@@ -127,6 +126,7 @@ impl LogDir {
             flusher,
             budget: Arc::new(TailBudget::new(options.tail_bytes, options.tail_bytes_per_partition)),
             clean: clean_epoch.is_some(),
+            stopping: AtomicBool::new(false),
             repair: options.repair.clone(),
         });
         Ok(Self {
@@ -139,7 +139,6 @@ impl LogDir {
             partitions: Mutex::default(),
             creating: Mutex::default(),
             doomed: Mutex::default(),
-            stopped: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -177,8 +176,14 @@ impl LogDir {
         self.context.health().check()
     }
 
+    /// Makes a [`Self::housekeep`] that is under way end soon; a compaction it interrupts is done again after the next start.
+    pub fn interrupt_housekeeping(&self) {
+        self.context.stopping.store(true, Ordering::Release);
+    }
+
     /// Stops cleanly: everything is flushed, and the next start need not read the logs. Nothing may be appended any more.
     pub fn stop(&self, broker_epoch: i64) -> Result<()> {
+        self.interrupt_housekeeping();
         let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
         for partition in &partitions {
             if partition.check_online().is_ok() {
@@ -191,7 +196,6 @@ impl LogDir {
             return Ok(());
         }
         self.context.checkpoints().store()?;
-        self.stopped.store(true, std::sync::atomic::Ordering::Release);
         CLEAN.replace(&*self.context.disk, &self.root.join(CLEAN_FILE), &broker_epoch.to_be_bytes())
     }
 }

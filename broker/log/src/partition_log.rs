@@ -10,7 +10,7 @@ mod read;
 mod retention;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -41,6 +41,8 @@ pub(crate) struct LogContext {
     pub budget: Arc<TailBudget>,
     /// The directory was stopped cleanly.
     pub clean: bool,
+    /// Long work is to end soon, because the directory is being stopped.
+    pub stopping: AtomicBool,
     /// Names of partitions whose damaged end the operator lets go.
     pub repair: Vec<String>,
 }

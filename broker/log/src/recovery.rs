@@ -49,6 +49,13 @@ pub(crate) fn load(
 ) -> Result<Loaded> {
     files::prepare(&*context.disk, &context.root, dir, id)?;
     let found = Load { context, id, dir, config, now_ms }.run();
+    if let Ok(Loaded { sealed, active, end, .. }) = &found {
+        // Those of earlier clean stops; truncation and recovery begin at segments only.
+        let needed = |at: i64| at == *end || at == active.base || sealed.iter().any(|s| s.base == at);
+        remove_snapshots(&*context.disk, dir, |at| {
+            !needed(at) && at > sealed.first().map_or(active.base, |s| s.base)
+        })?;
+    }
     found.map_err(|e| match e {
         LogError::Corrupt { .. } => {
             context.counters().offline_partitions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

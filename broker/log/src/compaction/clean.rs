@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aqueduct_wire::{BatchBuilder, BatchHeader, Record};
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub(super) struct Cleaner<'a> {
     pub delete_retention_ms: i64,
     pub interval: usize,
     pub counters: &'a LogCounters,
+    pub stopping: &'a AtomicBool,
 }
 
 /// A finished segment that is not part of the log yet.
@@ -47,7 +49,7 @@ pub(super) enum Fate {
 }
 
 impl Cleaner<'_> {
-    /// `None` when cleaning would change nothing.
+    /// `None` when cleaning would change nothing, or was interrupted.
     pub(super) fn clean(&self, group: &[(Sealed, i64)]) -> Result<Option<Cleaned>> {
         let base = group[0].0.base;
         let mut out = Output::create(self.disk, self.dir, base, self.interval)?;
@@ -55,7 +57,7 @@ impl Cleaner<'_> {
         for (segment, _) in group {
             LogCounters::add(&self.counters.compacted_bytes_read, segment.size);
             let mut scan = segment.scan(0, true);
-            loop {
+            while !self.stopping.load(Ordering::Relaxed) {
                 match scan.step()? {
                     Step::Batch { header, bytes, .. } => match self.fate(&header, bytes)? {
                         Fate::Keep => out.push(&header, bytes)?,
@@ -75,7 +77,7 @@ impl Cleaner<'_> {
                 }
             }
         }
-        if !changed {
+        if !changed || self.stopping.load(Ordering::Acquire) {
             self.disk.remove_file(&out.path).map_err(|e| LogError::io("remove", &out.path, e))?;
             return Ok(None);
         }

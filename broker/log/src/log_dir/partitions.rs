@@ -136,6 +136,9 @@ impl LogDir {
             }
         }
         for log in &partitions {
+            if self.context.stopping.load(Ordering::Acquire) {
+                return;
+            }
             if let Err(error) = log.compact(now_ms, self.options.compaction_map_bytes) {
                 tracing::warn!(partition = %log.id(), %error, "compaction failed");
             }

@@ -306,3 +306,80 @@ fn without_the_flusher_the_power_loss_test_fails() {
     }
     assert!(failures > 20, "only {failures}");
 }
+
+#[test]
+fn writers_readers_and_housekeeping_get_along_on_a_real_disk() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("data");
+    let open = || LogDir::open(Arc::new(RealDisk), &root, LogDirOptions::default()).unwrap();
+    let dir = open();
+    let config = |p: i32| LogConfig {
+        segment_bytes: 20_000,
+        compact: p % 2 == 1,
+        delete: p % 2 == 0,
+        retention_bytes: 100_000,
+        min_cleanable_dirty_ratio: 0.1,
+        ..LogConfig::default()
+    };
+    let specs = || (0..4).map(|p| PartitionSpec { id: id(p), config: config(p) }).collect::<Vec<_>>();
+    let logs: Vec<_> = dir.load(specs(), 0).unwrap().into_iter().map(|o| o.log.unwrap()).collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = logs
+            .iter()
+            .map(|log| {
+                scope.spawn(move || {
+                    for i in 0..2000i64 {
+                        log.append_many(vec![plain(i % 50, 2), plain(i % 50, 2)], 0, 0).into_iter().for_each(
+                            |r| {
+                                r.unwrap();
+                            },
+                        );
+                        log.request_flush(if i % 7 == 0 {
+                            crate::Urgency::Now
+                        } else {
+                            crate::Urgency::Soon
+                        });
+                    }
+                })
+            })
+            .collect();
+        for log in &logs {
+            let done = &done;
+            scope.spawn(move || {
+                let mut at = 0;
+                while !done.load(Ordering::Acquire) || at < log.flushed_offset() {
+                    match log.read(at, 5000, log.flushed_offset()) {
+                        Ok(fetched) if fetched.next_offset == at => std::thread::yield_now(),
+                        Ok(fetched) => {
+                            for batch in fetched.chunks.into_iter().flat_map(aqueduct_wire::Batches::new) {
+                                assert!(batch.unwrap().header().next_offset() > at);
+                            }
+                            at = fetched.next_offset;
+                        }
+                        // Retention was faster.
+                        Err(LogError::OffsetOutOfRange { start, .. }) => at = start,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                dir.housekeep(0);
+            }
+        });
+        writers.into_iter().for_each(|w| w.join().unwrap());
+        logs.iter().for_each(|log| log.flush_blocking().unwrap());
+        done.store(true, Ordering::Release);
+    });
+    dir.housekeep(0);
+    for log in &logs {
+        assert_eq!((log.end_offset(), log.flushed_offset()), (8000, 8000));
+        assert!(log.size() < 250_000, "{} {}", log.id(), log.size());
+    }
+    dir.stop(1).unwrap();
+    drop((dir, logs));
+    let dir = open();
+    assert!(dir.load(specs(), 0).unwrap().into_iter().all(|o| o.log.unwrap().end_offset() == 8000));
+}

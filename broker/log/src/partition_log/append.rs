@@ -167,7 +167,7 @@ impl PartitionLog {
         if written == 0 {
             return false;
         }
-        let too_large = written + size > u64::from(state.config.segment_bytes);
+        let too_large = written + size > state.config.roll_bytes();
         let too_old = state.config.segment_ms >= 0
             && state.active.first_append.is_some_and(|t| now_ms.saturating_sub(t) >= state.config.segment_ms);
         // Index entries hold offsets relative to the base in 32 bits.

@@ -84,6 +84,7 @@ pub(crate) fn finish_swap(disk: &dyn Disk, dir: &Path, base: i64, end: i64) -> R
             remove(disk, &path)?;
         }
     }
+    remove_snapshots(disk, dir, |at| base < at && at < end)?;
     // Before the swap loses its name, which alone says what it replaces.
     sync()?;
     let swap = dir.join(swap_name(base, end));
