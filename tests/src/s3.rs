@@ -256,6 +256,14 @@ impl S3 {
         Ok(lines)
     }
 
+    /// How many parts the incomplete upload of this key has; 0 when there is none.
+    pub async fn parts(&self, bucket: &str, key: &str) -> Result<usize> {
+        let client = self.client();
+        let page = client.list_multipart_uploads().bucket(bucket).prefix(key).send().await?;
+        let Some(id) = page.uploads().iter().find_map(|upload| upload.upload_id()) else { return Ok(0) };
+        Ok(client.list_parts().bucket(bucket).key(key).upload_id(id).send().await?.parts().len())
+    }
+
     /// Keys of the multipart uploads that are not complete.
     pub async fn uploads(&self, bucket: &str) -> Result<Vec<String>> {
         let page = self.client().list_multipart_uploads().bucket(bucket).send().await?;

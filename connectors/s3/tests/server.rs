@@ -1,0 +1,10 @@
+//! The sink against a real S3 server.
+
+#[path = "server/faults.rs"]
+mod faults;
+#[path = "server/harness.rs"]
+mod harness;
+#[path = "server/objects.rs"]
+mod objects;
+#[path = "server/proxy.rs"]
+mod proxy;
