@@ -24,7 +24,7 @@ use crate::table::Table;
 use crate::wire::{Chunk, CopyFrames, Mode, PgError, ServerError, Session, quote_ident};
 
 /// A fast shutdown waits until walsenders are done; past this the connection is closed instead.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(3000);
+const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(2000);
 /// After a lost connection the server may hold the slot until `wal_sender_timeout`, 60 s by default.
 const SLOT_PATIENCE: Duration = Duration::from_secs(100);
 /// Confirmations are sent at once, but not more often than this.

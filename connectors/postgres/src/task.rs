@@ -227,9 +227,7 @@ impl Running {
             Some(delivery) => self.take_all(delivery, &mut out),
             None => Ok(()),
         };
-        if let State::Streaming(assembler) = &mut self.state {
-            assembler.seal(&mut out);
-        }
+        self.seal(&mut out);
         self.advance(&mut out);
         self.report();
         let Err(error) = result else { return Ok(out) };
@@ -332,6 +330,19 @@ impl Running {
                 self.background = None;
                 Ok(0)
             }
+        }
+    }
+
+    /// Gives the last record of a batch the position reached.
+    fn seal(&mut self, out: &mut Vec<SourceRecord>) {
+        match &mut self.state {
+            State::Streaming(assembler) => assembler.seal(out),
+            State::Snapshot(Some(position)) => {
+                if let Some(last) = out.last_mut() {
+                    last.position = Some(position.source(&self.partition));
+                }
+            }
+            State::Snapshot(None) | State::Acknowledging(_) => {}
         }
     }
 

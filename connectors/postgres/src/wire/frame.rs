@@ -30,7 +30,7 @@ pub(crate) enum Chunk {
 fn frame_len(buf: &[u8]) -> Result<Option<usize>, PgError> {
     let Some(header) = buf.first_chunk::<HEADER>() else { return Ok(None) };
     let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
-    if len < 4 || len > MAX_BODY {
+    if !(4..=MAX_BODY).contains(&len) {
         return Err(PgError::Protocol(format!("a message of {len} bytes")));
     }
     Ok(Some(len + 1))

@@ -178,6 +178,7 @@ async fn a_restart_of_the_server_is_survived() {
             drop(driver.step().await);
         }
         let took = stop.await.expect("stops");
+        println!("{mode} took {took:?}");
         assert!(took < std::time::Duration::from_secs(5), "{mode} took {took:?}");
         server.up(&[]);
         driver.until_count((i + 1) * 10).await;
@@ -203,6 +204,7 @@ async fn a_server_stops_in_time_while_the_log_refuses_records() {
     let begun = std::time::Instant::now();
     let handle = server.handle();
     tokio::task::spawn_blocking(move || handle.down("fast")).await.expect("stops");
+    println!("fast took {:?}", begun.elapsed());
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "took {:?}", begun.elapsed());
     server.up(&[]);
     driver.acknowledge = true;
