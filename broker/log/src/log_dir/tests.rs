@@ -307,6 +307,25 @@ fn without_the_flusher_the_power_loss_test_fails() {
     assert!(failures > 20, "only {failures}");
 }
 
+/// Reads to the end of what is flushed, until `done`.
+fn follow(log: &PartitionLog, done: &AtomicBool) {
+    let mut at = 0;
+    while !done.load(Ordering::Acquire) || at < log.flushed_offset() {
+        match log.read(at, 5000, log.flushed_offset()) {
+            Ok(fetched) if fetched.next_offset == at => std::thread::yield_now(),
+            Ok(fetched) => {
+                for batch in fetched.chunks.into_iter().flat_map(aqueduct_wire::Batches::new) {
+                    assert!(batch.unwrap().header().next_offset() > at);
+                }
+                at = fetched.next_offset;
+            }
+            // Retention was faster.
+            Err(LogError::OffsetOutOfRange { start, .. }) => at = start,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 #[test]
 fn writers_readers_and_housekeeping_get_along_on_a_real_disk() {
     let temp = tempfile::tempdir().unwrap();
@@ -347,21 +366,7 @@ fn writers_readers_and_housekeeping_get_along_on_a_real_disk() {
         for log in &logs {
             let done = &done;
             scope.spawn(move || {
-                let mut at = 0;
-                while !done.load(Ordering::Acquire) || at < log.flushed_offset() {
-                    match log.read(at, 5000, log.flushed_offset()) {
-                        Ok(fetched) if fetched.next_offset == at => std::thread::yield_now(),
-                        Ok(fetched) => {
-                            for batch in fetched.chunks.into_iter().flat_map(aqueduct_wire::Batches::new) {
-                                assert!(batch.unwrap().header().next_offset() > at);
-                            }
-                            at = fetched.next_offset;
-                        }
-                        // Retention was faster.
-                        Err(LogError::OffsetOutOfRange { start, .. }) => at = start,
-                        Err(error) => panic!("{error}"),
-                    }
-                }
+                follow(log, done);
             });
         }
         scope.spawn(|| {
