@@ -1,7 +1,9 @@
 //! Consumer groups and their offsets, kept in `__consumer_offsets`.
 
+mod cell;
 pub mod group;
 mod records;
+mod replay;
 mod runtime;
 pub mod shard;
 

@@ -109,7 +109,7 @@ impl LogCollector {
         encoder: &mut DescriptorEncoder<'_>,
     ) -> Result<(), fmt::Error> {
         let seconds = |micros: u64| micros as f64 / 1e6;
-        let bounds = FSYNC_BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::MAX]);
+        let bounds = FSYNC_BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> =
             bounds.zip(&counters.fsync_buckets).map(|(bound, count)| (bound, read(count))).collect();
         let (sum, count) = (seconds(read(&counters.fsync_micros)), read(&counters.fsyncs));

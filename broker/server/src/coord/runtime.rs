@@ -2,27 +2,24 @@
 //! Invariant: the order of a shard's records in the log is the order of its decisions (both happen under its lock), and
 //! nothing is acknowledged before its record is flushed; what has been written takes effect even if its client has gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use parking_lot::RwLock;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::cell::{Cell, Load, Writing};
 use super::group::{GroupError, JoinRequest, Joined, Leaving, Output, ReplyTo, Rules, SyncRequest, Synced};
-use super::records;
-use super::shard::{Change, Committed, Shard, Slot, TopicPartition};
+use super::replay::replay;
+use super::shard::{Change, Committed, Slot, TopicPartition};
 use crate::clock::{SteadyClock, wall_ms};
 use crate::config::GroupConfig;
-use crate::partition::{Acks, AppendError, Replica};
+use crate::partition::Replica;
 
-/// How long a request waits for a shard that is still being read from the log.
-const LOAD_PATIENCE: Duration = Duration::from_secs(3);
-/// Bytes read at a time while loading.
-const LOAD_BYTES: usize = 1 << 20;
 /// Longest sleep between looks at the clock.
 const LONG: i64 = 3_600_000;
 
@@ -39,7 +36,7 @@ pub(crate) enum CoordError {
     Stopping,
 }
 
-type JoinReply = Result<Joined, (CoordError, String)>;
+pub(super) type JoinReply = Result<Joined, (CoordError, String)>;
 
 pub(crate) struct Coordinator {
     shards: RwLock<Vec<Arc<Cell>>>,
@@ -50,55 +47,6 @@ pub(crate) struct Coordinator {
     stop: CancellationToken,
     /// A deadline nearer than the known ones has come up.
     nearer: Notify,
-}
-
-/// A shard, the partition it lives in and the requests that wait for its groups.
-struct Cell {
-    replica: Arc<Replica>,
-    loaded: watch::Sender<Load>,
-    live: Mutex<Live>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Load {
-    Reading,
-    Ready,
-    Failed,
-}
-
-#[derive(Default)]
-struct Live {
-    shard: Shard,
-    joins: HashMap<ReplyTo, oneshot::Sender<JoinReply>>,
-    syncs: HashMap<ReplyTo, oneshot::Sender<Result<Synced, CoordError>>>,
-    next_reply: u64,
-    /// When to look at which group; an entry may be early, never late.
-    deadlines: BTreeSet<(i64, String)>,
-    scheduled: HashMap<String, i64>,
-}
-
-impl Live {
-    fn reply(&mut self) -> ReplyTo {
-        self.next_reply += 1;
-        ReplyTo(self.next_reply)
-    }
-
-    /// Notes when the group needs time again. `true` if that is before everything known.
-    fn schedule(&mut self, group: &str) -> bool {
-        let next = self.shard.slot(group).and_then(|slot| slot.group.next_deadline());
-        let known = self.scheduled.get(group).copied();
-        let Some(next) = next else { return false };
-        if known.is_some_and(|known| known <= next) {
-            return false;
-        }
-        let first = self.deadlines.first().is_none_or(|(first, _)| next < *first);
-        if let Some(known) = known {
-            self.deadlines.remove(&(known, group.to_owned()));
-        }
-        self.deadlines.insert((next, group.to_owned()));
-        self.scheduled.insert(group.to_owned(), next);
-        first
-    }
 }
 
 impl Coordinator {
@@ -129,8 +77,7 @@ impl Coordinator {
             return;
         }
         for replica in replicas {
-            let (loaded, _) = watch::channel(Load::Reading);
-            let cell = Arc::new(Cell { replica, loaded, live: Mutex::default() });
+            let cell = Arc::new(Cell::new(replica));
             shards.push(Arc::clone(&cell));
             let coordinator = Arc::clone(self);
             // Reads the disk; a thread that may block.
@@ -400,7 +347,13 @@ impl Coordinator {
     }
 
     /// Does what a group asked for.
-    fn carry_out(self: &Arc<Self>, cell: &Arc<Cell>, live: &mut Live, group: &str, outputs: Vec<Output>) {
+    fn carry_out(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        live: &mut super::cell::Live,
+        group: &str,
+        outputs: Vec<Output>,
+    ) {
         for output in outputs {
             match output {
                 Output::Join(to, reply) => {
@@ -419,7 +372,7 @@ impl Coordinator {
     fn store(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
-        live: &mut Live,
+        live: &mut super::cell::Live,
         group: &str,
         token: u64,
         assignments: &BTreeMap<String, Bytes>,
@@ -474,58 +427,6 @@ impl Coordinator {
     }
 }
 
-impl Cell {
-    async fn wait_loaded(&self) -> Result<(), CoordError> {
-        let mut loaded = self.loaded.subscribe();
-        let ready = loaded.wait_for(|load| *load != Load::Reading);
-        let load = match tokio::time::timeout(LOAD_PATIENCE, ready).await {
-            Ok(Ok(load)) => *load,
-            Ok(Err(_)) | Err(_) => Load::Reading,
-        };
-        match load {
-            Load::Ready => Ok(()),
-            Load::Reading => Err(CoordError::Loading),
-            Load::Failed => Err(GroupError::CoordinatorNotAvailable.into()),
-        }
-    }
-
-    fn write(&self, changes: &[Change]) -> Writing {
-        let batch = records::encode(changes, wall_ms());
-        Writing(batch.map(|batch| self.replica.submit(batch, Acks::All, wall_ms())))
-    }
-
-    fn apply(&self, base: i64, changes: Vec<Change>, now: i64) {
-        let mut live = self.live.lock();
-        for (log_offset, change) in (base..).zip(changes) {
-            live.shard.commit(log_offset, change, now);
-        }
-    }
-}
-
-/// A record on its way to the log.
-struct Writing(Result<crate::partition::Appending, records::RecordError>);
-
-impl Writing {
-    /// The offset of the first record, once all are flushed.
-    async fn done(self) -> Result<i64, CoordError> {
-        let appending = match self.0 {
-            Ok(appending) => appending,
-            Err(error) => {
-                tracing::error!(%error, "a group's record cannot be written");
-                return Err(GroupError::Storage.into());
-            }
-        };
-        match appending.await {
-            Ok(appended) => Ok(appended.base_offset),
-            Err(AppendError::NotLeader) => Err(CoordError::NotCoordinator),
-            Err(error) => {
-                tracing::warn!(%error, "a group's record was not written");
-                Err(GroupError::Storage.into())
-            }
-        }
-    }
-}
-
 fn deliver<T>(to: Option<oneshot::Sender<T>>, reply: T) {
     // A client that left does not read its reply.
     if let Some(to) = to
@@ -533,50 +434,6 @@ fn deliver<T>(to: Option<oneshot::Sender<T>>, reply: T) {
     {
         tracing::debug!("nobody waits for a group reply any more");
     }
-}
-
-/// Reads a partition from its start to its end.
-fn replay(replica: &Replica, now: i64) -> Result<Shard, ReplayError> {
-    let mut shard = Shard::default();
-    let mut offset = replica.log_start();
-    let end = replica.log_end();
-    while offset < end {
-        let batches = replica.read_all(offset, LOAD_BYTES)?;
-        let before = offset;
-        for batch in batches.batches() {
-            let batch = batch?;
-            let header = batch.header().clone();
-            offset = header.next_offset();
-            if header.is_control() {
-                continue;
-            }
-            for record in batch.records(records::MAX_DECOMPRESSED)? {
-                let record = record?;
-                match records::decode(record.key.as_ref(), record.value.as_ref()) {
-                    Ok(Some(change)) => shard.replay(record.offset, change, now),
-                    Ok(None) => {}
-                    Err(error) => {
-                        // One record of a newer kind must not take all groups away.
-                        tracing::warn!(partition = %replica.name(), offset = record.offset, %error, "passed over a group record");
-                    }
-                }
-            }
-        }
-        if offset == before {
-            return Err(ReplayError::Stuck(offset));
-        }
-    }
-    Ok(shard)
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ReplayError {
-    #[error(transparent)]
-    Read(#[from] crate::partition::FetchError),
-    #[error(transparent)]
-    Batch(#[from] aqueduct_wire::BatchError),
-    #[error("there is no batch at offset `{0}`")]
-    Stuck(i64),
 }
 
 /// Kafka's place of a group: the hash of Java's `String`, without its sign.
@@ -592,7 +449,6 @@ mod tests {
 
     #[test]
     fn groups_are_placed_as_kafka_places_them() {
-        // "connect-cluster".hashCode() = -1607129231 in Java.
         for (group, count, expected) in [("a", 50, 97 % 50), ("group", 8, 98_629_247 % 8), ("", 8, 0)] {
             assert_eq!(partition_of(group, count), expected);
         }

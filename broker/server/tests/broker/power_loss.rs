@@ -3,9 +3,6 @@
 //! What must hold afterwards: everything acknowledged to `acks=all`, everything a consumer has read and every
 //! acknowledged commit is there, unchanged, at its place, once; offsets are dense.
 
-#[path = "broker/client.rs"]
-mod client;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +15,7 @@ use aqueduct_wire::messages::*;
 use aqueduct_wire::record_set::RecordSet;
 use aqueduct_wire::{BatchBuilder, Bytes};
 
-use client::Client;
+use crate::client::Client;
 
 const SEEDS: u64 = 12;
 const ROUNDS: u64 = 4;
@@ -65,8 +62,7 @@ async fn produce(client: &mut Client, records: Bytes, acks: i16) -> Result<i64, 
         partition_data: vec![partition],
         ..TopicProduceData::default()
     };
-    let request =
-        ProduceRequest { transactional_id: None, acks, timeout_ms: 5000, topic_data: vec![topic] };
+    let request = ProduceRequest { transactional_id: None, acks, timeout_ms: 5000, topic_data: vec![topic] };
     let answer = client.ask(9, &request).await.responses.remove(0).partition_responses.remove(0);
     ErrorCode::from_code(answer.error_code).ok().map(|()| answer.base_offset)
 }
@@ -79,8 +75,7 @@ async fn fetch(client: &mut Client, offset: i64) -> (Vec<(i64, String)>, i64) {
         partition_max_bytes: 1 << 20,
         ..FetchPartition::default()
     };
-    let topic =
-        FetchTopic { topic: "orders".into(), partitions: vec![partition], ..FetchTopic::default() };
+    let topic = FetchTopic { topic: "orders".into(), partitions: vec![partition], ..FetchTopic::default() };
     let request = FetchRequest { max_wait_ms: 20, min_bytes: 1, topics: vec![topic], ..Default::default() };
     let data = client.ask(11, &request).await.responses.remove(0).partitions.remove(0);
     let mut values = Vec::new();

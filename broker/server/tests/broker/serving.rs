@@ -1,8 +1,5 @@
 //! A broker on port 0, spoken to in raw Kafka frames.
 
-#[path = "broker/client.rs"]
-mod client;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +12,7 @@ use aqueduct_wire::messages::*;
 use aqueduct_wire::record_set::RecordSet;
 use aqueduct_wire::{BatchBuilder, Bytes};
 
-use client::Client;
+use crate::client::Client;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -511,4 +508,49 @@ async fn with_durability_os_the_log_end_can_be_read_without_an_fsync() {
     let produced = produce(&mut client, "fast", batch(&["a"], None), -1).await;
     assert_eq!(code(produced.error_code), ErrorCode::None);
     assert_eq!(fetch(&mut client, "fast", 0).await.high_watermark, 2);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_clients_that_wait() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[]).await;
+    let waiting = client.send(11, &fetch_request("orders", 0, 60_000)).await;
+    let mut idle = Client::connect(&broker).await;
+    // The request is on its way; only one that has arrived is owed an answer.
+    while !metrics(&broker).contains("requests_total{api=\"Fetch\"} 1") {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(DEADLINE / 2, broker.shutdown(DEADLINE)).await.expect("in time").expect("stops");
+    client.receive::<FetchRequest>(11, waiting).await;
+    assert!(idle.is_closed().await);
+}
+
+fn metrics(broker: &Handle) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    broker.register_metrics(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+    text
+}
+
+#[tokio::test]
+async fn metrics_say_what_was_done() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = start(dir.path()).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "orders", &[]).await;
+    produce(&mut client, "orders", batch(&["a"], None), -1).await;
+    let text = metrics(&broker);
+    for line in [
+        "aqueduct_broker_requests_total{api=\"Produce\"} 1",
+        "aqueduct_broker_appended_batches_total 1",
+        "aqueduct_broker_partitions 1",
+        "aqueduct_broker_log_bytes{topic=\"orders\"} ",
+        "aqueduct_broker_fsync_seconds_bucket{le=\"+Inf\"} ",
+    ] {
+        assert!(text.contains(line), "`{line}` is missing in\n{text}");
+    }
+    broker.shutdown(DEADLINE).await.expect("stops");
 }
