@@ -144,14 +144,14 @@ impl Compiler {
 
     /// Builds one guest and gives the module.
     fn build(&self, name: &str) -> Result<PathBuf> {
-        let project = root().join("plugins/examples").join(name);
+        let workspace = root().join("plugins");
         let out = target_dir().join("guests");
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
         let mut remap = vec![(root().to_owned(), "/src")];
         remap.extend(home.map(|home| (home, "/cargo")));
         let mut command = cargo();
-        command.current_dir(&project).args(["build", "--locked", "--release", "--target", TARGET]);
+        command.current_dir(&workspace).args(["build", "--locked", "--release", "--target", TARGET, "-p", name]);
         command.arg("--target-dir").arg(&out);
         // Whatever was set for the build of this program is not for the guests.
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER"] {

@@ -1,6 +1,7 @@
 //! `wasm`: the step as users configure it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aqueduct_core::component::Spec;
 use aqueduct_core::config::{ConfigDef, ConfigKey, ConfigType, Importance, Problem, ResolvedConfig};
@@ -45,7 +46,7 @@ impl WasmFactory {
             drop_nulls: values.text("nulls")? == "drop",
             traps: u32::try_from(values.int("traps")?).expect("declared as 1 to 1000000"),
         };
-        let log = GuestLog::new(settings.module.name.clone());
+        let log = GuestLog::new(Arc::clone(&settings.module.name));
         let started = Guest::start(&settings.module, &settings.config, settings.limits, log.clone());
         let secret = config.get("config").is_some_and(|config| config.secret);
         let (guest, info) =

@@ -1,5 +1,7 @@
 //! Where things are in the envelopes of one schema, and the schema of the rows that come out.
 
+use std::sync::Arc;
+
 use aqueduct_core::{Error, Field, Locator, Result, Schema, SchemaRef, Type, Value};
 
 use super::{DELETED, Shape, extra::Extra};
@@ -112,8 +114,8 @@ fn row_schema(
         // A missing one is an error of each record that would need it.
         let Some(schema) = locator.as_ref().and_then(|locator| locator.schema()) else { continue };
         let nullable = schema.optional || has_optional_parent(envelope, extra);
-        let schema = if nullable { Schema::clone(schema).optional().shared() } else { schema.clone() };
-        fields.push(Field { name: extra.name.clone(), schema });
+        let schema = if nullable { Schema::clone(schema).optional().shared() } else { Arc::clone(schema) };
+        fields.push(Field { name: Arc::clone(&extra.name), schema });
     }
     if shape.rewrite {
         fields.push(Field::new(DELETED, Schema::new(Type::String).optional().shared()));

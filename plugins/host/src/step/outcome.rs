@@ -1,5 +1,7 @@
 //! A guest's answer for one record, applied to it.
 
+use std::sync::Arc;
+
 use aqueduct_core::transform::Outcome;
 use aqueduct_core::{Datum, Error, Locator, Record, Result, Slot, Value, json};
 
@@ -69,7 +71,7 @@ fn set_fields(record: &mut Record, located: &Located, changed: Vec<ChangedField>
 fn emit(input: &Record, records: Vec<OutRecord>) -> Result<Vec<Record>> {
     let one = |out: OutRecord| {
         let mut record = Record {
-            topic: out.topic.as_deref().map_or_else(|| input.topic.clone(), Into::into),
+            topic: out.topic.as_deref().map_or_else(|| Arc::clone(&input.topic), Into::into),
             // The partition belongs to the topic.
             partition: if out.topic.is_some() { None } else { input.partition },
             key: out_datum(out.key, &input.key)?,
