@@ -1,4 +1,5 @@
 //! The sink against a real S3 server.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking, in their harness too")]
 
 #[path = "server/faults.rs"]
 mod faults;
