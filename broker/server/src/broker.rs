@@ -229,7 +229,7 @@ impl Handle {
         self.node.config.node_id
     }
 
-    /// Whether the disk takes writes; an error stays until restart.
+    /// Whether the disk takes writes; anything but a full disk stays an error until restart.
     pub fn health(&self) -> Result<(), LogError> {
         self.dir.check_online()?;
         self.node

@@ -67,7 +67,7 @@ impl Meta {
         Ok(answer)
     }
 
-    /// Whether the metadata can be changed; an error stays until restart.
+    /// Whether the metadata can be changed.
     pub fn check(&self) -> Result<(), MetaError> {
         self.raft.check()
     }

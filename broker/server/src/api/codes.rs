@@ -67,7 +67,8 @@ pub(super) fn change(error: &ChangeError) -> ErrorCode {
         ChangeError::Refused(refusal) => refused(refusal),
         ChangeError::Meta(error) => match error {
             MetaError::Outdated | MetaError::NotLeader => ErrorCode::NotController,
-            MetaError::Stopped(_)
+            MetaError::DiskFull
+            | MetaError::Stopped(_)
             | MetaError::VoterWithoutLog(_)
             | MetaError::Decode(_)
             | MetaError::Log(_) => ErrorCode::KafkaStorageError,

@@ -12,6 +12,7 @@ mod state_machine;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -64,6 +65,8 @@ pub(crate) enum Outcome {
 pub enum MetaError {
     #[error("the image changed while the change was decided")]
     Outdated,
+    #[error("the disk is full: make room, and the metadata can be changed again")]
+    DiskFull,
     #[error("this node does not lead the metadata group")]
     NotLeader,
     #[error("the metadata group has stopped: {0}; restart the broker")]
@@ -82,6 +85,8 @@ pub enum MetaError {
 pub(crate) struct MetaRaft {
     raft: Raft<Group>,
     image: Arc<ArcSwap<Image>>,
+    /// The log waits for room on the disk.
+    full: Arc<AtomicBool>,
 }
 
 /// How long a sole voter may take to lead; it needs a few writes to its own disk.
@@ -96,7 +101,7 @@ impl MetaRaft {
         let fresh = store.is_fresh() && machine.is_fresh();
         let identity = identity::Identity::load_or_draw(&*disk, dir, fresh)?;
         let id = identity.raft_id();
-        let last = store.last_index();
+        let (last, full) = (store.last_index(), store.full());
         let config = Config {
             cluster_name: "aqueduct".to_owned(),
             heartbeat_interval: 200,
@@ -118,7 +123,7 @@ impl MetaRaft {
             // Alone, there is nobody whose heartbeat is worth waiting for.
             raft.trigger().elect().await.map_err(|error| MetaError::Stopped(error.to_string()))?;
         }
-        let opened = Self { raft, image };
+        let opened = Self { raft, image, full };
         opened.lead(last).await?;
         Ok(opened)
     }
@@ -137,6 +142,7 @@ impl MetaRaft {
 
     /// Commits records decided on image version `based_on`; the entry's index when they are applied.
     pub(crate) async fn propose(&self, based_on: u64, records: &[Record]) -> Result<u64, MetaError> {
+        self.check()?;
         let proposal = Proposal { based_on, records: encode_all(records) };
         match self.raft.client_write(proposal).await {
             Ok(written) => match written.data {
@@ -148,7 +154,11 @@ impl MetaRaft {
         }
     }
 
+    /// Whether anything can be committed.
     pub(crate) fn check(&self) -> Result<(), MetaError> {
+        if self.full.load(Ordering::Acquire) {
+            return Err(MetaError::DiskFull);
+        }
         let metrics = self.raft.metrics();
         let state = metrics.borrow().running_state.clone();
         state.map_err(|fatal| MetaError::Stopped(fatal.to_string()))

@@ -1,12 +1,15 @@
 //! Raft's log and vote on disk.
 //! Invariant: all writes go through one thread in the order they were asked for; an append, a vote, a truncation or a
-//! purge is reported only after its fsync.
+//! purge is reported only after its fsync. An append that finds the disk full waits for room instead of failing: a failure
+//! would stop the group until restart.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, RaftLogReader, StorageIOError};
@@ -25,11 +28,14 @@ const PURGED: CheckedFile = CheckedFile::new(*b"AQPURGID", 1);
 
 /// Writes that may wait for the disk thread; raft has few under way.
 const QUEUE: usize = 64;
+/// How often a full disk is tried again.
+const FULL_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(super) struct LogStore {
     state: Arc<Mutex<State>>,
     jobs: mpsc::Sender<Job>,
+    full: Arc<AtomicBool>,
 }
 
 /// What the log holds, for reading. Snapshots keep it short.
@@ -68,10 +74,16 @@ impl LogStore {
             state.entries.insert(index, decode_entry(&bytes)?);
         }
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { disk, dir: dir.to_owned(), log, queue };
+        let full = Arc::new(AtomicBool::new(false));
+        let writer = Writer { disk, dir: dir.to_owned(), log, queue, full: Arc::clone(&full) };
         let spawned = std::thread::Builder::new().name("aqueduct-meta".to_owned()).spawn(|| writer.run());
         spawned.map_err(|error| MetaError::Stopped(format!("the metadata thread cannot start: {error}")))?;
-        Ok(Self { state: Arc::new(Mutex::new(state)), jobs })
+        Ok(Self { state: Arc::new(Mutex::new(state)), jobs, full })
+    }
+
+    /// Set while the log waits for room on the disk.
+    pub(super) fn full(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.full)
     }
 
     /// Nothing was ever written.
@@ -99,6 +111,7 @@ struct Writer {
     dir: PathBuf,
     log: MetaLog,
     queue: mpsc::Receiver<Job>,
+    full: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -106,7 +119,7 @@ impl Writer {
         while let Some(job) = self.queue.blocking_recv() {
             match job {
                 Job::Append { first, entries, flushed } => {
-                    let outcome = self.log.append(first, &entries);
+                    let outcome = self.append(first, &entries);
                     flushed.log_io_completed(outcome.map_err(std::io::Error::other));
                 }
                 Job::Vote(bytes, done) => {
@@ -120,6 +133,21 @@ impl Writer {
                     writer.log.purge_to(id.index)
                 }),
             }
+        }
+    }
+
+    fn append(&mut self, first: u64, entries: &[Vec<u8>]) -> Result<(), LogError> {
+        loop {
+            let outcome = self.log.append(first, entries);
+            let full = outcome.as_ref().is_err_and(LogError::is_disk_full);
+            if self.full.swap(full, Ordering::AcqRel) != full {
+                tracing::warn!(full, "the disk is full: topics and producers must wait until there is room");
+            }
+            // A broker that stops does not wait for room.
+            if !full || self.queue.is_closed() {
+                return outcome;
+            }
+            std::thread::park_timeout(FULL_AGAIN);
         }
     }
 

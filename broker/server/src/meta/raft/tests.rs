@@ -79,3 +79,14 @@ async fn a_disk_that_fails_stops_the_group_instead_of_lying() {
     let refused = tokio::time::timeout(LEAD_WITHIN, create(&meta, "lost")).await.expect("is answered");
     assert!(matches!(refused, Err(MetaError::Stopped(_))), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_full_disk_delays_a_change_and_does_not_stop_the_group() {
+    let disk = MemDisk::with_dir("/meta");
+    let meta = open(&disk).await;
+    disk.fault_next(aqueduct_log::Fault::PartWriteThenFail(std::io::ErrorKind::StorageFull));
+    create(&meta, "late").await.expect("commits once there is room");
+    meta.check().expect("the group runs");
+    drop(meta);
+    assert!(open(&disk.crash(1)).await.image().topic("late").is_some());
+}
