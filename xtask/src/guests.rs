@@ -151,7 +151,15 @@ impl Compiler {
         let mut remap = vec![(root().to_owned(), "/src")];
         remap.extend(home.map(|home| (home, "/cargo")));
         let mut command = cargo();
-        command.current_dir(&workspace).args(["build", "--locked", "--release", "--target", TARGET, "-p", name]);
+        command.current_dir(&workspace).args([
+            "build",
+            "--locked",
+            "--release",
+            "--target",
+            TARGET,
+            "-p",
+            name,
+        ]);
         command.arg("--target-dir").arg(&out);
         // Whatever was set for the build of this program is not for the guests.
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER"] {

@@ -31,7 +31,7 @@ fn main() {
         ("module".to_owned(), module.display().to_string()),
         ("config".to_owned(), r#"{"fields":["email","phone"],"salt":"s"}"#.to_owned()),
     ]);
-    let mut step = WasmFactory::new(None).build(&plain(&config)).expect("the prebuilt guest starts");
+    let mut step = WasmFactory::new().build(&plain(&config)).expect("the prebuilt guest starts");
     for decoded in [true, false] {
         for size in [1, 100, 500] {
             let mut one = record();

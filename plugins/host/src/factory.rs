@@ -19,10 +19,15 @@ pub struct WasmFactory {
     modules: Modules,
 }
 
+impl Default for WasmFactory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl WasmFactory {
-    /// Makes it. Compiled code is kept in `cache_dir`, which must be private to this user; without one each start
-    /// compiles anew.
-    pub fn new(cache_dir: Option<PathBuf>) -> Self {
+    /// Makes it. Each start of the process compiles the plugins anew; see [`WasmFactory::with_cache`].
+    pub fn new() -> Self {
         let spec = Spec {
             name: "wasm",
             aliases: &[],
@@ -30,7 +35,14 @@ impl WasmFactory {
             summary: "Runs a transform compiled to WebAssembly, in a sandbox.",
             config: ConfigDef::new(keys()),
         };
-        Self { spec, modules: Modules::new(cache_dir) }
+        Self { spec, modules: Modules::new(None) }
+    }
+
+    /// Keeps compiled code in this directory, which is made where it is missing, and must be private to this user.
+    #[must_use]
+    pub fn with_cache(mut self, dir: PathBuf) -> Self {
+        self.modules = Modules::new(Some(dir));
+        self
     }
 
     fn step(&self, config: &ResolvedConfig) -> Result<WasmStep> {

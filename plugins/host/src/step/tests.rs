@@ -81,7 +81,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory"), factory: WasmFactory::new(None) }
+        Self { dir: tempfile::tempdir().expect("a directory"), factory: WasmFactory::new() }
     }
 
     fn step(&self, module: &[u8], config: &[(&str, &str)]) -> Box<dyn Transform> {
@@ -220,7 +220,7 @@ fn compiled_code_is_kept_and_used() {
     let dir = tempfile::tempdir().expect("a directory");
     let cache = dir.path().join("code");
     for _ in 0..2 {
-        let factory = WasmFactory::new(Some(cache.clone()));
+        let factory = WasmFactory::new().with_cache(cache.clone());
         let mut step = build(&factory, &mask(), MASK).expect("starts");
         assert_eq!(run(&mut step, &[r#"{"email":"a"}"#]).0, "k");
         assert_eq!(std::fs::read_dir(&cache).expect("made").count(), 1);
@@ -241,7 +241,7 @@ fn hash(text: &str) -> String {
 
 #[test]
 fn the_mask_hashes_fields_through_the_projection() {
-    let mut step = build(&WasmFactory::new(None), &mask(), MASK).expect("starts");
+    let mut step = build(&WasmFactory::new(), &mask(), MASK).expect("starts");
     let batch =
         vec![record(r#"{"id":1,"email":"a@b.c"}"#), record(r#"{"id":2}"#), record(r#"{"email":null}"#)];
     let outcomes = step.apply(batch).expect("no batch error");
@@ -261,7 +261,7 @@ fn row(email: Type) -> SchemaRef {
 
 #[test]
 fn set_fields_keeps_the_schema_and_refuses_another_type() {
-    let mut step = build(&WasmFactory::new(None), &mask(), MASK).expect("starts");
+    let mut step = build(&WasmFactory::new(), &mask(), MASK).expect("starts");
     let text = row(Type::String);
     let batch = vec![
         Record::new("t".into(), Datum::new(Arc::clone(&text), Value::Struct(vec!["a".into()]))),
@@ -281,7 +281,7 @@ fn set_fields_keeps_the_schema_and_refuses_another_type() {
 
 #[test]
 fn allow_limits_what_the_plugin_may_ask_for() {
-    let factory = WasmFactory::new(None);
+    let factory = WasmFactory::new();
     let config = r#"{"fields":["after.email","phone"],"salt":"s"}"#;
     for (allow, denied) in [
         ("after,phone", None),
@@ -321,7 +321,7 @@ fn wrong_settings_are_refused_with_what_to_do() {
         (mask(), &[("config", "{")][..], "not valid JSON"),
         (mask(), &[("memory", "1KiB")][..], "give between"),
     ] {
-        let error = build(&WasmFactory::new(None), &path, config).err().expect("refused");
+        let error = build(&WasmFactory::new(), &path, config).err().expect("refused");
         assert_eq!(error.kind(), ErrorKind::BadConfig, "{error}");
         assert!(error.message().contains(part), "{}: {error}", path.display());
     }
@@ -333,9 +333,9 @@ fn secrets_do_not_show_in_the_plugins_own_message() {
         ("module".to_owned(), mask().display().to_string()),
         ("config".to_owned(), r#"{"fields":"geheim","salt":"s"}"#.to_owned()),
     ]));
-    let shown = WasmFactory::new(None).build(&config).err().expect("refused").full();
+    let shown = WasmFactory::new().build(&config).err().expect("refused").full();
     assert!(shown.contains("geheim"), "{shown}");
     config.get_mut("config").expect("given").secret = true;
-    let hidden = WasmFactory::new(None).build(&config).err().expect("refused").full();
+    let hidden = WasmFactory::new().build(&config).err().expect("refused").full();
     assert!(!hidden.contains("geheim") && hidden.contains("[hidden]"), "{hidden}");
 }
