@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use aqueduct_core::sink::{Offsets, TopicPartition};
 use aqueduct_core::{Error, Result};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic as NativeTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic as NativeTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -48,7 +50,8 @@ impl Admin {
     /// Makes the clients; no connection yet.
     pub fn new(settings: &ClientSettings, client_id: &str) -> Result<Self> {
         let config = settings.admin(client_id);
-        let client = AdminClient::from_config_and_context(&config, Logged).map_err(|e| error("creating a client", &e))?;
+        let client = AdminClient::from_config_and_context(&config, Logged)
+            .map_err(|e| error("creating a client", &e))?;
         let reader = BaseConsumer::from_config_and_context(&config, LoggedConsumer)
             .map_err(|e| error("creating a client", &e))?;
         Ok(Self { settings: settings.clone(), client: Arc::new(client), reader: Arc::new(reader) })
@@ -78,8 +81,11 @@ impl Admin {
     /// Partitions of every topic that exists.
     pub async fn topics(&self) -> Result<BTreeMap<String, i32>> {
         self.blocking(|reader| {
-            let metadata = reader.fetch_metadata(None, TIMEOUT).map_err(|e| error("listing the topics", &e))?;
-            let count = |topic: &rdkafka::metadata::MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(0);
+            let metadata =
+                reader.fetch_metadata(None, TIMEOUT).map_err(|e| error("listing the topics", &e))?;
+            let count = |topic: &rdkafka::metadata::MetadataTopic| {
+                i32::try_from(topic.partitions().len()).unwrap_or(0)
+            };
             Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
         })
         .await
@@ -99,7 +105,10 @@ impl Admin {
             match result {
                 Ok(name) => created.push(name),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
+                Err((
+                    name,
+                    RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed,
+                )) => {
                     if !self.topics().await?.contains_key(&name) {
                         return Err(Error::bad_config(format!(
                             "topic `{name}` does not exist and may not be created; create it, or allow this user to"
@@ -123,7 +132,9 @@ impl Admin {
             let missing = self.blocking(move |reader| missing_leader(reader, &wanted)).await?;
             let Some(name) = missing else { return Ok(()) };
             if tokio::time::Instant::now() >= deadline {
-                return Err(Error::retriable(format!("topic `{name}` has no leader after 30 s; check the brokers")));
+                return Err(Error::retriable(format!(
+                    "topic `{name}` has no leader after 30 s; check the brokers"
+                )));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -134,7 +145,8 @@ impl Admin {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let resource = [ResourceSpecifier::Topic(topic)];
         let results = self.client.describe_configs(&resource, &options).await;
-        let results = results.map_err(|e| error(format_args!("reading the settings of topic `{topic}`"), &e))?;
+        let results =
+            results.map_err(|e| error(format_args!("reading the settings of topic `{topic}`"), &e))?;
         let mut config = TopicConfig::new();
         for result in results {
             let resource = result.map_err(|code| {
@@ -146,9 +158,15 @@ impl Admin {
     }
 
     /// First offset and the one after the last, of each partition.
-    pub async fn watermarks(&self, partitions: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, i64, i64)>> {
+    pub async fn watermarks(
+        &self,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<(TopicPartition, i64, i64)>> {
         self.blocking(move |reader| {
-            partitions.into_iter().map(|tp| watermarks(reader, &tp).map(|(low, high)| (tp, low, high))).collect()
+            partitions
+                .into_iter()
+                .map(|tp| watermarks(reader, &tp).map(|(low, high)| (tp, low, high)))
+                .collect()
         })
         .await
     }
@@ -167,7 +185,9 @@ impl Admin {
         }
         let reader = self.group_reader(group)?;
         tokio::task::spawn_blocking(move || {
-            let committed = reader.committed_offsets(wanted, TIMEOUT).map_err(|e| error("reading committed offsets", &e))?;
+            let committed = reader
+                .committed_offsets(wanted, TIMEOUT)
+                .map_err(|e| error("reading committed offsets", &e))?;
             Ok(offsets_of(&committed))
         })
         .await
@@ -187,7 +207,8 @@ impl Admin {
 
     fn group_reader(&self, group: &str) -> Result<BaseConsumer<LoggedConsumer>> {
         let config = self.settings.group_reader("aqueduct-offsets", group);
-        BaseConsumer::from_config_and_context(&config, LoggedConsumer).map_err(|e| error("creating a client", &e))
+        BaseConsumer::from_config_and_context(&config, LoggedConsumer)
+            .map_err(|e| error("creating a client", &e))
     }
 }
 

@@ -82,6 +82,9 @@ pub trait LogConsumer: Send {
     /// The next event. Cancel-safe. Changes of the assignment come before records.
     async fn next(&mut self) -> ConsumerEvent;
 
+    /// The next change of the assignment, or failure; no records. Cancel-safe.
+    async fn next_change(&mut self) -> ConsumerEvent;
+
     /// Commits and waits for the acknowledgement.
     async fn commit(&self, offsets: &Offsets) -> Result<()>;
 
@@ -145,7 +148,8 @@ impl GroupConsumer {
             config.buffer_bytes,
             &config.overrides,
         );
-        let reset = start::Reset::from_override(config.overrides.get("auto.offset.reset").map(String::as_str));
+        let reset =
+            start::Reset::from_override(config.overrides.get("auto.offset.reset").map(String::as_str));
         let (control_in, control) = mpsc::channel(16);
         let (batches_in, batches) = mpsc::channel(64);
         let closing = Arc::new(AtomicBool::new(false));
@@ -156,18 +160,34 @@ impl GroupConsumer {
         let names: Vec<String> = match &config.subscription {
             Subscription::Topics(topics) => topics.clone(),
             // The library takes names that begin with `^` as patterns.
-            Subscription::Pattern(pattern) => vec![format!("^({})$", pattern.trim_start_matches('^').trim_end_matches('$'))],
+            Subscription::Pattern(pattern) => {
+                vec![format!("^({})$", pattern.trim_start_matches('^').trim_end_matches('$'))]
+            }
         };
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         native.subscribe(&names).map_err(|e| error(format_args!("subscribing to {names:?}"), &e))?;
         let native = Arc::new(native);
         let weak = Arc::downgrade(&native);
-        let pump = pump::Pump::new(native, batches_in, config.buffer_bytes / 2, Arc::clone(&paused), Arc::clone(&closing));
+        let pump = pump::Pump::new(
+            native,
+            batches_in,
+            config.buffer_bytes / 2,
+            Arc::clone(&paused),
+            Arc::clone(&closing),
+        );
         let thread = std::thread::Builder::new()
             .name(format!("sink-{}", config.instance_id))
             .spawn(move || pump.run())
             .map_err(|e| Error::fatal("cannot start a thread").with_source(e))?;
-        Ok(Self { native: weak, control, batches, assigned: BTreeMap::new(), paused, closing, thread: Some(thread) })
+        Ok(Self {
+            native: weak,
+            control,
+            batches,
+            assigned: BTreeMap::new(),
+            paused,
+            closing,
+            thread: Some(thread),
+        })
     }
 
     fn on_control(&mut self, control: pump::Control) -> ConsumerEvent {
@@ -190,7 +210,11 @@ impl GroupConsumer {
     fn current(&self, mut batch: Batch) -> Batch {
         let mut last: Option<(Topic, i32, bool)> = None;
         batch.records.retain(|record| match &last {
-            Some((topic, partition, keep)) if *partition == record.partition && Arc::ptr_eq(topic, &record.topic) => *keep,
+            Some((topic, partition, keep))
+                if *partition == record.partition && Arc::ptr_eq(topic, &record.topic) =>
+            {
+                *keep
+            }
             _ => {
                 let tp = TopicPartition { topic: Arc::clone(&record.topic), partition: record.partition };
                 let keep = self.assigned.get(&tp).is_some_and(|epoch| batch.epoch >= *epoch);
@@ -228,6 +252,13 @@ impl LogConsumer for GroupConsumer {
         }
     }
 
+    async fn next_change(&mut self) -> ConsumerEvent {
+        match self.control.recv().await {
+            Some(control) => self.on_control(control),
+            None => ConsumerEvent::Failed(Error::fatal("the consumer has ended")),
+        }
+    }
+
     async fn commit(&self, offsets: &Offsets) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());
@@ -250,7 +281,10 @@ impl LogConsumer for GroupConsumer {
 
     async fn watermarks(&self, partitions: Vec<TopicPartition>) -> Result<Vec<(TopicPartition, i64, i64)>> {
         self.blocking(move |native| {
-            partitions.into_iter().map(|tp| watermarks(native, &tp).map(|(low, high)| (tp, low, high))).collect()
+            partitions
+                .into_iter()
+                .map(|tp| watermarks(native, &tp).map(|(low, high)| (tp, low, high)))
+                .collect()
         })
         .await
     }

@@ -22,7 +22,9 @@ pub(crate) fn reason(code: Code) -> String {
         Code::MessageSizeTooLarge => "the record is larger than the topic's `max.message.bytes`".into(),
         Code::KafkaStorageError => "the log cannot write; check the broker's disk".into(),
         Code::Fenced | Code::FencedInstanceId => "another instance has taken this place".into(),
-        Code::Authentication | Code::SaslAuthenticationFailed => "authentication failed; check the credentials".into(),
+        Code::Authentication | Code::SaslAuthenticationFailed => {
+            "authentication failed; check the credentials".into()
+        }
         other => other.to_string(),
     }
 }
@@ -30,9 +32,10 @@ pub(crate) fn reason(code: Code) -> String {
 fn kind(code: Code) -> ErrorKind {
     match code {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => ErrorKind::BadRecord,
-        Code::InvalidTopic | Code::InvalidConfig | Code::InvalidReplicationFactor | Code::InvalidPartitions => {
-            ErrorKind::BadConfig
-        }
+        Code::InvalidTopic
+        | Code::InvalidConfig
+        | Code::InvalidReplicationFactor
+        | Code::InvalidPartitions => ErrorKind::BadConfig,
         Code::AllBrokersDown
         | Code::BrokerTransportFailure
         | Code::OperationTimedOut

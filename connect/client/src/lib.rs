@@ -16,7 +16,9 @@ mod settings;
 mod tail;
 
 pub use admin::{Admin, NewTopic, TopicConfig};
-pub use consumer::{Batch, ConsumedRecord, ConsumerEvent, GroupConsumer, GroupConsumerConfig, LogConsumer, Subscription};
+pub use consumer::{
+    Batch, ConsumedRecord, ConsumerEvent, GroupConsumer, GroupConsumerConfig, LogConsumer, Subscription,
+};
 pub use producer::{Delivered, DeliveryListener, KafkaProducer, LogProducer, ProducerRecord};
 pub use settings::ClientSettings;
 pub use tail::{TailRecord, TopicTail};

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aqueduct_core::{Error, Result, Str, Topic};
+use async_trait::async_trait;
 use bytes::Bytes;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -119,7 +119,9 @@ impl ProducerContext for Context {
         self.budget.add_permits(ticket.permits as usize);
         let result = match result {
             Ok(message) => Ok(Delivered { partition: message.partition(), offset: message.offset() }),
-            Err((cause, message)) => Err(error(format_args!("writing to topic `{}`", message.topic()), cause)),
+            Err((cause, message)) => {
+                Err(error(format_args!("writing to topic `{}`", message.topic()), cause))
+            }
         };
         match ticket.waiting {
             Waiting::Listener(token) => self.listener.delivered(token, result),
@@ -151,7 +153,8 @@ impl KafkaProducer {
         let budget_bytes = buffer_bytes.clamp(1 << 16, 1 << 30);
         let budget = Arc::new(Semaphore::new(budget_bytes));
         let context = Context { listener, budget: Arc::clone(&budget) };
-        let native = Native::from_config_and_context(&config, context).map_err(|e| error("creating a producer", &e))?;
+        let native = Native::from_config_and_context(&config, context)
+            .map_err(|e| error("creating a producer", &e))?;
         Ok(Self { native: parking_lot::Mutex::new(Some(Arc::new(native))), budget, budget_bytes })
     }
 
@@ -160,7 +163,8 @@ impl KafkaProducer {
     }
 
     async fn queue(&self, native: &Native, record: &ProducerRecord, waiting: Waiting) -> Result<()> {
-        let permits = u32::try_from((record.size() + RECORD_OVERHEAD).min(self.budget_bytes)).unwrap_or(u32::MAX);
+        let permits =
+            u32::try_from((record.size() + RECORD_OVERHEAD).min(self.budget_bytes)).unwrap_or(u32::MAX);
         let permit = self.budget.acquire_many(permits).await.map_err(|_| Error::cancelled())?;
         // Given back by the delivery report.
         permit.forget();

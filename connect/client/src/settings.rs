@@ -62,7 +62,11 @@ impl ClientSettings {
             .set("batch.size", "1000000")
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", queue_kib.to_string());
-        apply(&mut config, overrides, &["enable.idempotence", "acks", "message.timeout.ms", "bootstrap.servers"]);
+        apply(
+            &mut config,
+            overrides,
+            &["enable.idempotence", "acks", "message.timeout.ms", "bootstrap.servers"],
+        );
         config
     }
 
@@ -133,7 +137,10 @@ impl ClientSettings {
     /// Asks for the committed offsets of a group without joining it.
     pub(crate) fn group_reader(&self, client_id: &str, group: &str) -> ClientConfig {
         let mut config = self.base(client_id);
-        config.set("group.id", group).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false");
         config
     }
 }
@@ -165,10 +172,14 @@ pub(crate) fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
             tracing::error!(facility, "kafka client: {message}");
         }
         // Lost connections are retried by the library; what matters comes back as an error of a call.
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") => {
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
+            if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") =>
+        {
             tracing::debug!(facility, "kafka client: {message}");
         }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka client: {message}"),
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(facility, "kafka client: {message}")
+        }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
             tracing::debug!(facility, "kafka client: {message}");
         }
@@ -181,7 +192,8 @@ mod tests {
 
     #[test]
     fn producers_never_give_up_and_cannot_be_told_to() {
-        let overrides = BTreeMap::from([("acks".to_owned(), "1".to_owned()), ("linger.ms".to_owned(), "50".to_owned())]);
+        let overrides =
+            BTreeMap::from([("acks".to_owned(), "1".to_owned()), ("linger.ms".to_owned(), "50".to_owned())]);
         let config = ClientSettings::new("localhost:1").producer("p", 1 << 20, &overrides);
         let expected = [
             ("enable.idempotence", "true"),
@@ -199,7 +211,8 @@ mod tests {
 
     #[test]
     fn group_members_commit_only_when_told_to_and_never_reset() {
-        let config = ClientSettings::new("localhost:1").group_consumer("c", "g", "g-0", 8 << 20, &BTreeMap::new());
+        let config =
+            ClientSettings::new("localhost:1").group_consumer("c", "g", "g-0", 8 << 20, &BTreeMap::new());
         let expected = [
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),

@@ -98,7 +98,8 @@ impl TopicTail {
                 positions.extend(queues.iter().map(|queue: &Queue| (queue.tp.clone(), -1)));
             });
             let weak = Arc::downgrade(&native);
-            let follower = Follower { native, queues, positions: positions_in, shared: follower_shared, apply };
+            let follower =
+                Follower { native, queues, positions: positions_in, shared: follower_shared, apply };
             let thread = std::thread::Builder::new()
                 .name("topic-tail".into())
                 .spawn(move || follower.run())
@@ -122,8 +123,12 @@ impl TopicTail {
         });
         let ends = ends.await.map_err(|_| Error::cancelled())??;
         let mut positions = self.positions.clone();
-        let reached = |at: &Positions| ends.iter().all(|(tp, end)| at.get(tp).is_some_and(|position| position >= end));
-        positions.wait_for(reached).await.map_err(|_| Error::fatal("the reader of compacted topics has ended"))?;
+        let reached =
+            |at: &Positions| ends.iter().all(|(tp, end)| at.get(tp).is_some_and(|position| position >= end));
+        positions
+            .wait_for(reached)
+            .await
+            .map_err(|_| Error::fatal("the reader of compacted topics has ended"))?;
         Ok(())
     }
 
@@ -151,7 +156,8 @@ struct Queue {
 }
 
 fn assign(native: &Arc<Native>, names: &[Topic], shared: &Arc<Shared>) -> Result<Vec<Queue>> {
-    let metadata = native.fetch_metadata(None, METADATA_TIMEOUT).map_err(|e| error("listing the topics", &e))?;
+    let metadata =
+        native.fetch_metadata(None, METADATA_TIMEOUT).map_err(|e| error("listing the topics", &e))?;
     let mut partitions = Vec::new();
     for name in names {
         let topic = metadata.topics().iter().find(|topic| topic.name() == &**name);
@@ -164,7 +170,8 @@ fn assign(native: &Arc<Native>, names: &[Topic], shared: &Arc<Shared>) -> Result
     }
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for tp in &partitions {
-        list.add_partition_offset(&tp.topic, tp.partition, Offset::Beginning).map_err(|e| error("assigning", &e))?;
+        list.add_partition_offset(&tp.topic, tp.partition, Offset::Beginning)
+            .map_err(|e| error("assigning", &e))?;
     }
     native.assign(&list).map_err(|e| error("reading compacted topics", &e))?;
     let mut queues = Vec::new();

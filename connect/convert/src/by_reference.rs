@@ -43,7 +43,11 @@ fn named_in(consumed: &Consumed, part: Part) -> Option<Result<Fingerprint>> {
     let name = header_of(part);
     let (_, value) = consumed.headers.iter().rev().find(|(header, _)| &**header == name)?;
     let bytes = value.as_deref().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    Some(bytes.map(Fingerprint).ok_or_else(|| Error::bad_record(format!("header `{name}` does not hold 16 bytes"))))
+    Some(
+        bytes
+            .map(Fingerprint)
+            .ok_or_else(|| Error::bad_record(format!("header `{name}` does not hold 16 bytes"))),
+    )
 }
 
 #[async_trait]
@@ -63,7 +67,13 @@ impl Converter for JsonByReference {
         Ok(())
     }
 
-    fn encode(&self, _topic: &str, part: Part, datum: &Datum, headers: &mut Headers) -> Result<Option<Bytes>> {
+    fn encode(
+        &self,
+        _topic: &str,
+        part: Part,
+        datum: &Datum,
+        headers: &mut Headers,
+    ) -> Result<Option<Bytes>> {
         headers.remove(header_of(part));
         if datum.is_null() {
             return Ok(None);
@@ -71,7 +81,10 @@ impl Converter for JsonByReference {
         let text = datum.to_json()?;
         if let Some(schema) = datum.schema() {
             let name = Bytes::copy_from_slice(&self.fingerprints.of(schema).0);
-            headers.push(aqueduct_core::Str::from_static(header_of(part)), Datum::schemaless(Value::Bytes(name)));
+            headers.push(
+                aqueduct_core::Str::from_static(header_of(part)),
+                Datum::schemaless(Value::Bytes(name)),
+            );
         }
         Ok(Some(text))
     }
@@ -104,7 +117,9 @@ impl Converter for JsonByReference {
             Some(fingerprint) => {
                 headers.remove(header_of(part));
                 Some(self.store.known(&fingerprint).ok_or_else(|| {
-                    Error::bad_record(format!("the schema `{fingerprint}` that the record names is not stored"))
+                    Error::bad_record(format!(
+                        "the schema `{fingerprint}` that the record names is not stored"
+                    ))
                 })?)
             }
         };
@@ -133,12 +148,18 @@ mod tests {
 
     /// As the log would hand it back.
     fn consumed(value: Option<Bytes>, headers: &Headers) -> Consumed {
-        let headers = headers.iter().map(|Header { name, value }| (name.clone(), encode_header(value).expect("encodes")));
+        let headers = headers
+            .iter()
+            .map(|Header { name, value }| (name.clone(), encode_header(value).expect("encodes")));
         Consumed { key: None, value, headers: headers.collect() }
     }
 
     fn received(consumed: &Consumed) -> Headers {
-        consumed.headers.iter().map(|(name, value)| Header { name: name.clone(), value: decode_header(value.as_ref()) }).collect()
+        consumed
+            .headers
+            .iter()
+            .map(|(name, value)| Header { name: name.clone(), value: decode_header(value.as_ref()) })
+            .collect()
     }
 
     async fn round_trip(writer: &JsonByReference, reader: &JsonByReference, datum: &Datum) -> Result<Datum> {
@@ -158,9 +179,14 @@ mod tests {
         let store: Arc<dyn SchemaStore> = Arc::new(MemorySchemaStore::default());
         let (writer, reader) = (JsonByReference::new(Arc::clone(&store)), JsonByReference::new(store));
         let value = Value::Struct(vec![Value::Int64(7), Value::Null]);
-        let mut back = round_trip(&writer, &reader, &Datum::new(order(), value.clone())).await.expect("passes");
+        let mut back =
+            round_trip(&writer, &reader, &Datum::new(order(), value.clone())).await.expect("passes");
         assert_eq!(back.schema().map(|schema| (**schema).clone()), Some((*order()).clone()));
-        assert_eq!(back.as_json().map(Bytes::as_ref), Some(&br#"{"id":7,"note":null}"#[..]), "not decoded before use");
+        assert_eq!(
+            back.as_json().map(Bytes::as_ref),
+            Some(&br#"{"id":7,"note":null}"#[..]),
+            "not decoded before use"
+        );
         assert_eq!(back.value().expect("decodes"), &value);
     }
 
@@ -189,7 +215,8 @@ mod tests {
         let converter = JsonByReference::new(Arc::new(MemorySchemaStore::default()));
         for bytes in [&b"{\"a\":"[..], b"", b"\xff", b"{} {}"] {
             let consumed = Consumed { value: Some(Bytes::copy_from_slice(bytes)), ..Consumed::default() };
-            let error = converter.decode("t", Part::Value, &consumed, &mut Headers::new()).expect_err("refused");
+            let error =
+                converter.decode("t", Part::Value, &consumed, &mut Headers::new()).expect_err("refused");
             assert_eq!(error.kind(), aqueduct_core::ErrorKind::BadRecord);
         }
         let bad_header = Consumed {
@@ -197,7 +224,8 @@ mod tests {
             headers: vec![(Str::from_static(VALUE_SCHEMA_HEADER), Some(Bytes::from_static(b"short")))],
             ..Consumed::default()
         };
-        let error = converter.decode("t", Part::Value, &bad_header, &mut Headers::new()).expect_err("refused");
+        let error =
+            converter.decode("t", Part::Value, &bad_header, &mut Headers::new()).expect_err("refused");
         assert!(error.message().contains(VALUE_SCHEMA_HEADER));
     }
 

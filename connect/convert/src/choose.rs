@@ -81,7 +81,10 @@ mod tests {
     fn names_and_class_names_are_understood() {
         let class = "org.apache.kafka.connect.json.JsonConverter";
         assert_eq!(kind(&[]).expect("default"), ConverterKind::Json);
-        assert_eq!(kind(&[("value.converter", class)]).expect("class"), ConverterKind::JsonEnvelope { schemas: true });
+        assert_eq!(
+            kind(&[("value.converter", class)]).expect("class"),
+            ConverterKind::JsonEnvelope { schemas: true }
+        );
         let off = [("value.converter", class), ("value.converter.schemas.enable", "false")];
         assert_eq!(kind(&off).expect("off"), ConverterKind::JsonEnvelope { schemas: false });
         let string = "org.apache.kafka.connect.storage.StringConverter";

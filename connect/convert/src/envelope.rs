@@ -34,8 +34,8 @@ impl JsonEnvelope {
         {
             return Ok(schema.clone());
         }
-        let parsed: serde_json::Value =
-            serde_json::from_str(text).map_err(|e| Error::bad_record("the schema is not valid JSON").with_source(e))?;
+        let parsed: serde_json::Value = serde_json::from_str(text)
+            .map_err(|e| Error::bad_record("the schema is not valid JSON").with_source(e))?;
         let schema = match parsed {
             serde_json::Value::Null => None,
             parsed => Some(Arc::new(json::schema_from_json(&parsed)?)),
@@ -46,10 +46,13 @@ impl JsonEnvelope {
 
     fn open(&self, bytes: &Bytes) -> Result<Datum> {
         let malformed = |e: serde_json::Error| {
-            Error::bad_record("Converting byte[] to Kafka Connect data failed due to serialization error").with_source(e)
+            Error::bad_record("Converting byte[] to Kafka Connect data failed due to serialization error")
+                .with_source(e)
         };
-        let fields: std::collections::BTreeMap<&str, &RawValue> = serde_json::from_slice(bytes).map_err(malformed)?;
-        let (Some(schema), Some(payload), 2) = (fields.get("schema"), fields.get("payload"), fields.len()) else {
+        let fields: std::collections::BTreeMap<&str, &RawValue> =
+            serde_json::from_slice(bytes).map_err(malformed)?;
+        let (Some(schema), Some(payload), 2) = (fields.get("schema"), fields.get("payload"), fields.len())
+        else {
             return Err(Error::bad_record(BOTH_FIELDS));
         };
         let schema = self.schema(schema.get())?;
@@ -59,7 +62,13 @@ impl JsonEnvelope {
 
 #[async_trait]
 impl Converter for JsonEnvelope {
-    fn encode(&self, _topic: &str, _part: Part, datum: &Datum, _headers: &mut Headers) -> Result<Option<Bytes>> {
+    fn encode(
+        &self,
+        _topic: &str,
+        _part: Part,
+        datum: &Datum,
+        _headers: &mut Headers,
+    ) -> Result<Option<Bytes>> {
         if datum.is_null() && datum.schema().is_none() {
             return Ok(None);
         }
@@ -94,7 +103,8 @@ mod tests {
     fn an_envelope_survives() {
         let converter = JsonEnvelope::new(true);
         let id = Field::new("id", Schema::new(Type::Int32).shared());
-        let datum = Datum::new(Schema::structure("o", vec![id]).shared(), Value::Struct(vec![Value::Int32(5)]));
+        let datum =
+            Datum::new(Schema::structure("o", vec![id]).shared(), Value::Struct(vec![Value::Int32(5)]));
         let bytes = converter.encode("t", Part::Value, &datum, &mut Headers::new()).expect("encodes");
         let consumed = Consumed { value: bytes, ..Consumed::default() };
         let mut back = converter.decode("t", Part::Value, &consumed, &mut Headers::new()).expect("decodes");

@@ -24,7 +24,13 @@ pub struct StringConverter;
 
 #[async_trait]
 impl Converter for StringConverter {
-    fn encode(&self, _topic: &str, _part: Part, datum: &Datum, _headers: &mut Headers) -> Result<Option<Bytes>> {
+    fn encode(
+        &self,
+        _topic: &str,
+        _part: Part,
+        datum: &Datum,
+        _headers: &mut Headers,
+    ) -> Result<Option<Bytes>> {
         match datum.decoded() {
             Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone().into_bytes())),
@@ -40,7 +46,8 @@ impl Converter for StringConverter {
 
     fn decode(&self, _topic: &str, part: Part, consumed: &Consumed, _headers: &mut Headers) -> Result<Datum> {
         let Some(bytes) = part_of(consumed, part) else { return Ok(Datum::null()) };
-        let text = Str::try_from(bytes.clone()).map_err(|e| Error::bad_record("the text is not UTF-8").with_source(e))?;
+        let text = Str::try_from(bytes.clone())
+            .map_err(|e| Error::bad_record("the text is not UTF-8").with_source(e))?;
         Ok(Datum::new(Arc::clone(&OPTIONAL_STRING), text))
     }
 }
@@ -51,13 +58,20 @@ pub struct BytesConverter;
 
 #[async_trait]
 impl Converter for BytesConverter {
-    fn encode(&self, _topic: &str, _part: Part, datum: &Datum, _headers: &mut Headers) -> Result<Option<Bytes>> {
+    fn encode(
+        &self,
+        _topic: &str,
+        _part: Part,
+        datum: &Datum,
+        _headers: &mut Headers,
+    ) -> Result<Option<Bytes>> {
         match datum.decoded() {
             Some(Value::Null) => Ok(None),
             Some(Value::Bytes(bytes)) => Ok(Some(bytes.clone())),
-            Some(other) => {
-                Err(Error::bad_record(format!("the converter `bytes` writes bytes, and this is a {}", other.kind())))
-            }
+            Some(other) => Err(Error::bad_record(format!(
+                "the converter `bytes` writes bytes, and this is a {}",
+                other.kind()
+            ))),
             None => Err(Error::bad_record("the converter `bytes` writes bytes, and this is JSON")),
         }
     }
@@ -87,8 +101,11 @@ mod tests {
     #[test]
     fn what_is_not_text_is_a_bad_record() {
         let consumed = Consumed { value: Some(Bytes::from_static(b"\xff")), ..Consumed::default() };
-        let error = StringConverter.decode("t", Part::Value, &consumed, &mut Headers::new()).expect_err("refused");
+        let error =
+            StringConverter.decode("t", Part::Value, &consumed, &mut Headers::new()).expect_err("refused");
         assert_eq!(error.kind(), aqueduct_core::ErrorKind::BadRecord);
-        assert!(BytesConverter.encode("t", Part::Value, &Datum::schemaless(1i64), &mut Headers::new()).is_err());
+        assert!(
+            BytesConverter.encode("t", Part::Value, &Datum::schemaless(1i64), &mut Headers::new()).is_err()
+        );
     }
 }

@@ -122,7 +122,11 @@ impl Gather {
                 consumed: Arc::new(Consumed {
                     key: pending.key.map(slice),
                     value: pending.value.map(slice),
-                    headers: pending.headers.into_iter().map(|(name, value)| (name, value.map(slice))).collect(),
+                    headers: pending
+                        .headers
+                        .into_iter()
+                        .map(|(name, value)| (name, value.map(slice)))
+                        .collect(),
                 }),
             })
             .collect()

@@ -19,9 +19,9 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::Batch;
 use super::gather::Gather;
 use super::start::{Reset, first_offset};
-use super::Batch;
 use crate::admin::{list_of, offsets_of, watermarks};
 use crate::error::error;
 use crate::settings::log_line;
@@ -49,7 +49,12 @@ pub(crate) struct PumpContext {
 }
 
 impl PumpContext {
-    pub(super) fn new(group: &str, reset: Reset, control: mpsc::Sender<Control>, closing: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        group: &str,
+        reset: Reset,
+        control: mpsc::Sender<Control>,
+        closing: Arc<AtomicBool>,
+    ) -> Self {
         Self { group: group.to_owned(), reset, control, closing, epoch: AtomicU64::new(0) }
     }
 
@@ -95,14 +100,18 @@ impl PumpContext {
         }
     }
 
-    fn try_start_offsets(&self, native: &BaseConsumer<Self>, partitions: &[TopicPartition]) -> Result<Offsets> {
+    fn try_start_offsets(
+        &self,
+        native: &BaseConsumer<Self>,
+        partitions: &[TopicPartition],
+    ) -> Result<Offsets> {
         let mut wanted = TopicPartitionList::with_capacity(partitions.len());
         for tp in partitions {
             wanted.add_partition(&tp.topic, tp.partition);
         }
-        let committed = native
-            .committed_offsets(wanted, CALL_TIMEOUT)
-            .map_err(|e| error(format_args!("reading the committed offsets of group `{}`", self.group), &e))?;
+        let committed = native.committed_offsets(wanted, CALL_TIMEOUT).map_err(|e| {
+            error(format_args!("reading the committed offsets of group `{}`", self.group), &e)
+        })?;
         for element in committed.elements() {
             element.error().map_err(|e| error("reading a committed offset", &e))?;
         }
@@ -134,7 +143,8 @@ impl PumpContext {
 
 fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
     let each = list.elements().into_iter();
-    each.map(|element| TopicPartition { topic: element.topic().into(), partition: element.partition() }).collect()
+    each.map(|element| TopicPartition { topic: element.topic().into(), partition: element.partition() })
+        .collect()
 }
 
 impl ClientContext for PumpContext {
@@ -273,17 +283,21 @@ impl Pump {
     fn on_error(&mut self, cause: &KafkaError) {
         let context = self.native.context();
         let failed = match (cause, cause.rdkafka_error_code()) {
-            (_, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => Error::fatal(format!(
-                "group `{}`: the next offset is no longer in the log; the restart names what is missing",
-                context.group
-            )),
+            (_, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => {
+                Error::fatal(format!(
+                    "group `{}`: the next offset is no longer in the log; the restart names what is missing",
+                    context.group
+                ))
+            }
             (KafkaError::MessageConsumptionFatal(_), _) => {
-                let text = self.native.client().fatal_error().map_or_else(|| cause.to_string(), |(_, text)| text);
+                let text =
+                    self.native.client().fatal_error().map_or_else(|| cause.to_string(), |(_, text)| text);
                 Error::fatal(format!("group `{}`: {text}", context.group))
             }
-            (_, Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
-                error(format_args!("group `{}`", context.group), cause)
-            }
+            (
+                _,
+                Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed),
+            ) => error(format_args!("group `{}`", context.group), cause),
             // Everything else the library tries again.
             _ => {
                 tracing::debug!(group = context.group, %cause, "kafka consumer");

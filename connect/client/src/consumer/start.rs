@@ -92,7 +92,9 @@ mod tests {
     #[test]
     fn offsets_below_the_log_start_are_refused_by_name() {
         let text = first(Some(40), Reset::Refuse).expect_err("a hole").full();
-        for part in ["`orders`", "partition 2", "40 to 99", "connect-lake", "consumer.override.auto.offset.reset"] {
+        for part in
+            ["`orders`", "partition 2", "40 to 99", "connect-lake", "consumer.override.auto.offset.reset"]
+        {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
     }

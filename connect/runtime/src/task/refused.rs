@@ -1,0 +1,41 @@
+//! The runtime's side of a sink task: what it refuses and asks for.
+
+use std::sync::Arc;
+
+use aqueduct_core::Error;
+use aqueduct_core::sink::{SinkHandle, SinkRecord};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Collects refused records until the runtime has written their dead letters. Bounded by the batch that is put and by
+/// what the task itself buffers.
+#[derive(Default)]
+pub(crate) struct Refused {
+    records: Mutex<Vec<(SinkRecord, Error)>>,
+    commit: Notify,
+}
+
+impl Refused {
+    /// What was refused since the last call.
+    pub(crate) fn take(&self) -> Vec<(SinkRecord, Error)> {
+        std::mem::take(&mut *self.records.lock())
+    }
+
+    /// Waits until the task asks for a commit. Cancel-safe.
+    pub(crate) async fn commit_requested(&self) {
+        self.commit.notified().await;
+    }
+}
+
+/// What the task holds.
+pub(crate) struct Handle(pub(crate) Arc<Refused>);
+
+impl SinkHandle for Handle {
+    fn refuse(&self, record: SinkRecord, error: Error) {
+        self.0.records.lock().push((record, error));
+    }
+
+    fn request_commit(&self) {
+        self.0.commit.notify_one();
+    }
+}

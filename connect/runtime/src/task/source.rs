@@ -1,0 +1,412 @@
+//! A source task: poll → steps → converter → producer; positions after acknowledgements.
+//!
+//! **Invariant:** the order is data, position, commit. A position is written only when every record before it is
+//! acknowledged; the task hears `commit` only when the position itself is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aqueduct_client::{KafkaProducer, LogProducer, ProducerRecord};
+use aqueduct_convert::encode_header;
+use aqueduct_core::converter::{Converter, Part};
+use aqueduct_core::source::{
+    Progress, SourceContext, SourcePosition, SourceRecord, SourceReporter, SourceTask,
+};
+use aqueduct_core::{Datum, Error, ErrorKind, Record, Result, failpoint};
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::acks::AckQueue;
+use super::dead_letter::{DeadLetters, Origin, Verdict, judge};
+use super::steps::{Failure, Stage, Steps};
+use super::tracker::AckTracker;
+use super::{TaskSetup, pause};
+use crate::framework::MAX_RECORD_BYTES;
+use crate::metrics::ConnectorStats;
+use crate::topics::TopicSettings;
+
+/// Room for the record's framing below the topic's limit.
+const MAX_PAYLOAD: usize = MAX_RECORD_BYTES - 1024;
+/// How often positions are written while records flow; each costs a flush of the log.
+const POSITION_INTERVAL: Duration = Duration::from_millis(200);
+/// How long an orderly stop waits for acknowledgements.
+const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs a source task until it is cancelled or fails.
+pub(crate) async fn run(mut setup: TaskSetup, mut task: Box<dyn SourceTask>) -> Result<()> {
+    let acks = Arc::new(AckQueue::default());
+    let producer: Arc<dyn LogProducer> = Arc::new(KafkaProducer::new(
+        setup.shared.client_settings(),
+        &format!("connector-producer-{}", setup.id()),
+        setup.framework.buffer_bytes,
+        &setup.client_overrides("producer.override."),
+        Arc::clone(&acks) as _,
+    )?);
+    let result = drive(&mut setup, task.as_mut(), &producer, acks).await;
+    if let Err(error) = task.stop().await {
+        tracing::warn!(task = setup.id(), "stopping: {}", error.full());
+    }
+    producer.close().await;
+    result
+}
+
+async fn drive(
+    setup: &mut TaskSetup,
+    task: &mut dyn SourceTask,
+    producer: &Arc<dyn LogProducer>,
+    acks: Arc<AckQueue>,
+) -> Result<()> {
+    let mut loop_ = SourceLoop::new(setup, producer, acks)?;
+    let reporter = Arc::new(Reporter { stats: Arc::clone(&setup.stats), task: setup.task });
+    let context = SourceContext {
+        connector: Arc::clone(&setup.connector),
+        task: setup.task,
+        positions: setup.shared.stores.offsets.of(&setup.connector),
+        buffer_bytes: setup.framework.buffer_bytes,
+        reporter,
+    };
+    tokio::select! {
+        () = setup.cancel.cancelled() => return Ok(()),
+        started = task.start(context) => started?,
+    }
+    std::mem::replace(&mut setup.on_started, Box::new(|| {}))();
+    let result = loop_.run(setup, task).await;
+    match result {
+        Ok(()) => loop_.finish(setup, task).await,
+        Err(error) => Err(error),
+    }
+}
+
+struct SourceLoop {
+    producer: Arc<dyn LogProducer>,
+    acks: Arc<AckQueue>,
+    tokens: Vec<u64>,
+    tracker: AckTracker,
+    storing: Option<BoxFuture<'static, Result<Vec<SourcePosition>>>>,
+    stored_at: Instant,
+    steps: Steps,
+    key: Arc<dyn Converter>,
+    value: Arc<dyn Converter>,
+    settings: TopicSettings,
+    seen_topics: BTreeSet<String>,
+    letters: Option<DeadLetters>,
+}
+
+impl SourceLoop {
+    fn new(setup: &TaskSetup, producer: &Arc<dyn LogProducer>, acks: Arc<AckQueue>) -> Result<Self> {
+        let framework = &setup.framework;
+        let registry = &setup.shared.registry;
+        let (key, value) = setup.converters()?;
+        Ok(Self {
+            producer: Arc::clone(producer),
+            acks,
+            tokens: Vec::new(),
+            tracker: AckTracker::default(),
+            storing: None,
+            stored_at: Instant::now(),
+            steps: Steps::build(&framework.steps, &setup.connector_config, registry, framework.retry)?,
+            key,
+            value,
+            settings: TopicSettings::from_config(&setup.connector_config),
+            seen_topics: BTreeSet::new(),
+            letters: framework.dead_letter_topic.as_deref().map(|topic| DeadLetters {
+                topic: topic.into(),
+                connector: setup.connector.to_string(),
+                task: setup.task,
+            }),
+        })
+    }
+
+    async fn run(&mut self, setup: &mut TaskSetup, task: &mut dyn SourceTask) -> Result<()> {
+        let cancel = setup.cancel.clone();
+        let mut failed_polls = 0;
+        loop {
+            let paused = *setup.paused.borrow();
+            let wait = self.next_store();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(()),
+                changed = setup.paused.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                () = self.acks.changed() => self.take_acks()?,
+                stored = stored(&mut self.storing) => self.on_stored(stored?, task).await?,
+                () = tokio::time::sleep_until(wait), if self.tracker.has_ready() && self.storing.is_none() => {
+                    self.store(setup);
+                }
+                batch = task.poll(), if !paused => match batch {
+                    Ok(batch) => {
+                        failed_polls = 0;
+                        match self.write(setup, batch).await {
+                            Err(error) if error.kind() == ErrorKind::Cancelled => return Ok(()),
+                            result => result?,
+                        }
+                    }
+                    Err(error) => {
+                        let ErrorKind::Retriable { after } = error.kind() else { return Err(error) };
+                        setup.stats.retries.inc();
+                        setup.stats.error(&error);
+                        tracing::warn!(task = setup.id(), "polling, trying again: {}", error.full());
+                        let wait = after.unwrap_or_else(|| setup.framework.retry.outage_pause(failed_polls));
+                        failed_polls += 1;
+                        if pause(&cancel, wait).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn next_store(&self) -> Instant {
+        // With nothing under way there is no reason to wait for more.
+        if self.tracker.is_idle() { self.stored_at } else { self.stored_at + POSITION_INTERVAL }
+    }
+
+    fn take_acks(&mut self) -> Result<()> {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        let result = self.acks.take(&mut tokens);
+        for token in &tokens {
+            self.tracker.acknowledged(*token);
+        }
+        self.tokens = tokens;
+        result
+    }
+
+    /// Begins to write what may be stored.
+    fn store(&mut self, setup: &TaskSetup) {
+        let positions = self.tracker.take_ready();
+        failpoint::hit("runtime.source.after_data_ack");
+        self.stored_at = Instant::now();
+        let producer = Arc::clone(&self.producer);
+        let shared = Arc::clone(&setup.shared);
+        let connector = Arc::clone(&setup.connector);
+        self.storing = Some(Box::pin(async move {
+            let written = shared.stores.offsets.write(&*producer, &connector, &positions).await;
+            written.map_err(|e| e.context("storing a position"))?;
+            Ok(positions)
+        }));
+    }
+
+    async fn on_stored(&mut self, positions: Vec<SourcePosition>, task: &mut dyn SourceTask) -> Result<()> {
+        failpoint::hit("runtime.source.after_position_ack");
+        task.commit(&positions).await
+    }
+
+    /// Steps, converters, topics, and into the producer. Acknowledgements are taken meanwhile.
+    async fn write(&mut self, setup: &TaskSetup, batch: Vec<SourceRecord>) -> Result<()> {
+        let mut positions = Vec::with_capacity(batch.len());
+        let mut records = Vec::with_capacity(batch.len());
+        for (index, source) in batch.into_iter().enumerate() {
+            positions.push(source.position);
+            records.extend(source.record.map(|record| (index, record)));
+        }
+        let passed = self.steps.apply(records, &setup.stats, &setup.cancel).await?;
+        let mut outputs: Vec<(usize, ProducerRecord)> = Vec::with_capacity(passed.records.len());
+        for (index, record, failure) in passed.failed {
+            let letter = self.letter(setup, &record, positions[index].as_ref(), failure).await?;
+            outputs.extend(letter.map(|letter| (index, letter)));
+        }
+        self.prepare(setup, &passed.records).await?;
+        let mut bytes = 0;
+        let mut written = 0;
+        for (index, record) in passed.records {
+            match self.encode(&record) {
+                Ok(encoded) => {
+                    bytes += encoded.size() as u64;
+                    written += 1;
+                    outputs.push((index, encoded));
+                }
+                Err(failure) => {
+                    let letter = self.letter(setup, &record, positions[index].as_ref(), failure).await?;
+                    outputs.extend(letter.map(|letter| (index, letter)));
+                }
+            }
+        }
+        // Letters were put before the records of their batch; the order of the inputs rules.
+        outputs.sort_by_key(|(index, _)| *index);
+        let sent = self.number(outputs, positions);
+        self.send(setup, sent).await?;
+        setup.stats.records.inc_by(written);
+        setup.stats.bytes.inc_by(bytes);
+        Ok(())
+    }
+
+    async fn prepare(&mut self, setup: &TaskSetup, records: &[(usize, Record)]) -> Result<()> {
+        let mut last: Option<&str> = None;
+        for (_, record) in records {
+            if last == Some(&record.topic) || self.seen_topics.contains(&*record.topic) {
+                continue;
+            }
+            last = Some(&record.topic);
+            setup.shared.topics.ensure(&record.topic, &self.settings).await?;
+            self.seen_topics.insert(record.topic.to_string());
+            setup.shared.stores.statuses.used(&setup.connector, setup.task, &record.topic).await;
+        }
+        let keys: Vec<&Datum> = records.iter().map(|(_, record)| &record.key).collect();
+        self.key.prepare_encode(&keys).await?;
+        let values: Vec<&Datum> = records.iter().map(|(_, record)| &record.value).collect();
+        self.value.prepare_encode(&values).await
+    }
+
+    fn encode(&self, record: &Record) -> Result<ProducerRecord, Failure> {
+        let failed = |stage, class: &str| {
+            let class = class.to_owned();
+            move |error| Failure { stage, step: None, class, error }
+        };
+        let mut headers = record.headers.clone();
+        let topic = &record.topic;
+        let key = self.key.encode(topic, Part::Key, &record.key, &mut headers);
+        let key = key.map_err(failed(Stage::KeyConverter, "key.converter"))?;
+        let value = self.value.encode(topic, Part::Value, &record.value, &mut headers);
+        let value = value.map_err(failed(Stage::ValueConverter, "value.converter"))?;
+        let mut encoded = ProducerRecord::new(Arc::clone(topic), key, value);
+        for header in headers.iter() {
+            let value =
+                encode_header(&header.value).map_err(failed(Stage::HeaderConverter, "header.converter"))?;
+            encoded.headers.push((header.name.clone(), value));
+        }
+        encoded.partition = record.partition;
+        encoded.timestamp = record.timestamp;
+        if encoded.size() > MAX_PAYLOAD {
+            let key = encoded
+                .key
+                .as_deref()
+                .map(|key| String::from_utf8_lossy(&key[..key.len().min(200)]).into_owned());
+            let error = Error::bad_record(format!(
+                "the record for topic `{topic}` with key `{}` has {} bytes, more than the {MAX_PAYLOAD} that a topic takes",
+                key.unwrap_or_else(|| "null".into()),
+                encoded.size()
+            ));
+            return Err(failed(Stage::KafkaProduce, "producer")(error));
+        }
+        Ok(encoded)
+    }
+
+    /// The dead letter, or nothing when the record is skipped; an error when the task must stop.
+    async fn letter(
+        &mut self,
+        setup: &TaskSetup,
+        record: &Record,
+        position: Option<&SourcePosition>,
+        failure: Failure,
+    ) -> Result<Option<ProducerRecord>> {
+        setup.stats.error(&failure.error);
+        let what = format!("a record for topic `{}`", record.topic);
+        match judge(setup.framework.tolerate, self.letters.is_some(), &failure, &what)? {
+            Verdict::Skip => {
+                setup.stats.skipped.inc();
+                log_failure(setup, &what, &failure, "skipped");
+                Ok(None)
+            }
+            Verdict::Letter => {
+                let letters = self.letters.as_ref().expect("judged with a topic");
+                let settings = DeadLetters::settings(setup.framework.dead_letter_replication);
+                setup
+                    .shared
+                    .topics
+                    .ensure(&letters.topic, &settings)
+                    .await
+                    .map_err(|e| Error::fatal(format!("a dead letter cannot be written: {}", e.full())))?;
+                log_failure(setup, &what, &failure, "written to the dead letter topic");
+                setup.stats.dead_letters.inc();
+                let origin = Origin::Source { topic: &record.topic, position };
+                Ok(Some(letters.of_record(record, &origin, &failure)))
+            }
+        }
+    }
+
+    /// Gives each output the token of its input.
+    fn number(
+        &mut self,
+        outputs: Vec<(usize, ProducerRecord)>,
+        positions: Vec<Option<SourcePosition>>,
+    ) -> Vec<(u64, ProducerRecord)> {
+        let mut outputs = outputs.into_iter().peekable();
+        let mut numbered = Vec::with_capacity(outputs.len());
+        for (index, position) in positions.into_iter().enumerate() {
+            let from = numbered.len();
+            while let Some((_, record)) = outputs.next_if(|(of, _)| *of == index) {
+                numbered.push((0, record));
+            }
+            let parts = u32::try_from(numbered.len() - from).unwrap_or(u32::MAX);
+            let token = self.tracker.submit(parts, position);
+            for (slot, _) in &mut numbered[from..] {
+                *slot = token;
+            }
+        }
+        numbered
+    }
+
+    async fn send(&mut self, setup: &TaskSetup, records: Vec<(u64, ProducerRecord)>) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let producer = Arc::clone(&self.producer);
+        let mut sending = producer.send(records);
+        loop {
+            tokio::select! {
+                biased;
+                () = setup.cancel.cancelled() => return Err(Error::cancelled()),
+                result = &mut sending => return result,
+                () = self.acks.changed() => self.take_acks()?,
+            }
+        }
+    }
+
+    /// An orderly stop: wait for what is under way, store the position, tell the task.
+    async fn finish(&mut self, setup: &TaskSetup, task: &mut dyn SourceTask) -> Result<()> {
+        self.producer.flush(FLUSH_WITHIN).await?;
+        self.take_acks()?;
+        if let Some(storing) = self.storing.take() {
+            let positions = storing.await?;
+            self.on_stored(positions, task).await?;
+        }
+        if self.tracker.has_ready() {
+            self.store(setup);
+            let stored = stored(&mut self.storing).await?;
+            self.on_stored(stored, task).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the position under way; for ever when there is none. Cancel-safe.
+async fn stored(
+    storing: &mut Option<BoxFuture<'static, Result<Vec<SourcePosition>>>>,
+) -> Result<Vec<SourcePosition>> {
+    match storing {
+        None => std::future::pending().await,
+        Some(future) => {
+            let result = future.await;
+            *storing = None;
+            result
+        }
+    }
+}
+
+fn log_failure(setup: &TaskSetup, what: &str, failure: &Failure, done: &str) {
+    if setup.framework.log_errors {
+        let stage = failure.stage.name();
+        let step = failure.step.as_deref().unwrap_or_default();
+        tracing::warn!(task = setup.id(), stage, step, "{what} was {done}: {}", failure.error.full());
+    }
+}
+
+struct Reporter {
+    stats: Arc<ConnectorStats>,
+    task: usize,
+}
+
+impl SourceReporter for Reporter {
+    fn progress(&self, progress: Option<Progress>) {
+        self.stats.set_progress(self.task, progress);
+    }
+
+    fn lag(&self, amount: u64, unit: &'static str) {
+        self.stats.set_lag(self.task, amount, unit);
+    }
+}
