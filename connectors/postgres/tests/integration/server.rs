@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tempfile::TempDir;
 
@@ -12,6 +12,7 @@ pub(crate) const PASSWORD: &str = "correct horse";
 /// A running server with the superuser `postgres`.
 pub(crate) struct Server {
     dir: TempDir,
+    _template: Arc<TempDir>,
     pub(crate) port: u16,
 }
 
@@ -80,39 +81,34 @@ fn give_to_postgres(path: &Path) {
     }
 }
 
-/// One initialised directory, copied for each server.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
-    TEMPLATE
-        .get_or_init(|| {
-            let dir = TempDir::with_prefix("aqueduct-initdb-").expect("temporary directory");
-            std::fs::write(dir.path().join("password"), PASSWORD).expect("written");
-            give_to_postgres(dir.path());
-            let initdb = programs().expect("installed").join("initdb");
-            let mut command = command(&initdb);
-            command.current_dir(dir.path()).args([
-                "-D",
-                "data",
-                "-U",
-                "postgres",
-                "-A",
-                "scram-sha-256",
-                "-N",
-            ]);
-            run(command.args(["--pwfile", "password", "-E", "UTF8", "--locale=C.UTF-8"]));
-            dir
-        })
-        .path()
+/// One initialised directory, copied for each server, and gone with the last of them.
+fn template() -> Arc<TempDir> {
+    static TEMPLATE: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut template = TEMPLATE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(dir) = template.upgrade() {
+        return dir;
+    }
+    let dir = TempDir::with_prefix("aqueduct-initdb-").expect("temporary directory");
+    std::fs::write(dir.path().join("password"), PASSWORD).expect("written");
+    give_to_postgres(dir.path());
+    let initdb = programs().expect("installed").join("initdb");
+    let mut command = command(&initdb);
+    command.current_dir(dir.path()).args(["-D", "data", "-U", "postgres", "-A", "scram-sha-256", "-N"]);
+    run(command.args(["--pwfile", "password", "-E", "UTF8", "--locale=C.UTF-8"]));
+    let dir = Arc::new(dir);
+    *template = Arc::downgrade(&dir);
+    dir
 }
 
 impl Server {
     /// Starts one with further `-c` settings.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        let template = template();
         let dir = TempDir::with_prefix("aqueduct-pg-").expect("temporary directory");
-        run(Command::new("cp").arg("-a").arg(template().join("data")).arg(dir.path()));
+        run(Command::new("cp").arg("-a").arg(template.path().join("data")).arg(dir.path()));
         give_to_postgres(dir.path());
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let server = Self { dir, port };
+        let server = Self { dir, _template: template, port };
         server.up(settings);
         server
     }
