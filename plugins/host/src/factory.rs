@@ -79,7 +79,8 @@ fn keys() -> [ConfigKey; 7] {
             ConfigType::String,
             "Path of the `.wasm` file: a component, or a core module built with the plugin SDK.",
         )
-        .required(),
+        .required()
+        .path(),
         ConfigKey::new(
             "allow",
             ConfigType::List,
