@@ -16,7 +16,9 @@ use crate::screen::Screen;
 /// Sets it up, once; `default` is the level without a flag.
 pub(crate) fn init(logging: &Logging, default: &str, screen: &Arc<Screen>) -> Result<(), Failure> {
     let level = logging.log_level.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(level).map_err(|error| {
+    // Consensus narrates every step; it is heard on request.
+    let quiet = if level.contains("openraft") { level.to_owned() } else { format!("{level},openraft=warn") };
+    let filter = EnvFilter::try_new(quiet).map_err(|error| {
         Failure::usage(format!("`--log-level {level}`: {error}; write `info` or `debug`"))
     })?;
     let writer = LogWriter(Arc::clone(screen));
