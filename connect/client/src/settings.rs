@@ -123,6 +123,7 @@ impl ClientSettings {
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "4096")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "50");

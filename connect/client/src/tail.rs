@@ -93,35 +93,15 @@ impl TopicTail {
         let started = tokio::task::spawn_blocking(move || {
             let native = Native::from_config_and_context(&config, LoggedConsumer);
             let native = Arc::new(native.map_err(|e| error("creating a reader", &e))?);
-            let queues = assign(&native, &names, &follower_shared)?;
-            positions_in.send_modify(|positions| {
-                positions.extend(queues.iter().map(|queue: &Queue| (queue.tp.clone(), -1)));
-            });
-            let weak = Arc::downgrade(&native);
-            let follower =
-                Follower { native, queues, positions: positions_in, shared: follower_shared, apply };
-            let thread = std::thread::Builder::new()
-                .name("topic-tail".into())
-                .spawn(move || follower.run())
-                .map_err(|e| Error::fatal("cannot start a thread").with_source(e))?;
-            Ok::<_, Error>((weak, thread))
-        });
-        let (native, thread) = started.await.map_err(|_| Error::cancelled())??;
-        let tail = Self { native, positions, shared, thread: Some(thread) };
-        tail.read_to_end().await?;
-        tail.shared.started.store(true, Ordering::Release);
-        Ok(tail)
-    }
-
-    /// Waits until everything written before this call is applied.
-    pub async fn read_to_end(&self) -> Result<()> {
-        let partitions: Vec<TopicPartition> = self.positions.borrow().keys().cloned().collect();
-        let native = self.native.clone();
-        let ends = tokio::task::spawn_blocking(move || -> Result<Positions> {
-            let native = native.upgrade().ok_or_else(Error::cancelled)?;
+            let partitions = partitions(&native, &names)?;
+            let mut at = Positions::new();
             partitions.into_iter().map(|tp| watermarks(&*native, &tp).map(|(_, high)| (tp, high))).collect()
         });
         let ends = ends.await.map_err(|_| Error::cancelled())??;
+        self.wait_for(&ends).await
+    }
+
+    async fn wait_for(&self, ends: &Positions) -> Result<()> {
         let mut positions = self.positions.clone();
         let reached =
             |at: &Positions| ends.iter().all(|(tp, end)| at.get(tp).is_some_and(|position| position >= end));
@@ -155,7 +135,7 @@ struct Queue {
     native: PartitionQueue<LoggedConsumer>,
 }
 
-fn assign(native: &Arc<Native>, names: &[Topic], shared: &Arc<Shared>) -> Result<Vec<Queue>> {
+fn partitions(native: &Native, names: &[Topic]) -> Result<Vec<TopicPartition>> {
     let metadata =
         native.fetch_metadata(None, METADATA_TIMEOUT).map_err(|e| error("listing the topics", &e))?;
     let mut partitions = Vec::new();
@@ -168,6 +148,10 @@ fn assign(native: &Arc<Native>, names: &[Topic], shared: &Arc<Shared>) -> Result
         let each = (0..count).filter_map(|p| i32::try_from(p).ok());
         partitions.extend(each.map(|partition| TopicPartition { topic: Arc::clone(name), partition }));
     }
+    Ok(partitions)
+}
+
+fn assign(native: &Arc<Native>, partitions: Vec<TopicPartition>, shared: &Arc<Shared>) -> Result<Vec<Queue>> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for tp in &partitions {
         list.add_partition_offset(&tp.topic, tp.partition, Offset::Beginning)

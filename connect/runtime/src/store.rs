@@ -116,8 +116,8 @@ async fn check_compacted(admin: &Admin, topic: &str) -> Result<()> {
 async fn load(settings: &ClientSettings, client_id: &str, topics: &[String]) -> Result<Vec<TailRecord>> {
     let loaded = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let sink = Arc::clone(&loaded);
-    let tail = TopicTail::start(settings, client_id, topics, move |record| sink.lock().push(record)).await?;
-    tail.close().await;
+    // Dropped rather than closed: it ends by itself, and the start need not wait for its last long poll.
+    drop(TopicTail::start(settings, client_id, topics, move |record| sink.lock().push(record)).await?);
     let records = std::mem::take(&mut *loaded.lock());
     Ok(records)
 }
