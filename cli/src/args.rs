@@ -63,6 +63,10 @@ pub(crate) struct Broker {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) broker: BrokerFlags,
+    /// Cut a damaged partition where its damage begins, keeping what is cut beside it (repeatable). Records behind the
+    /// damage are lost to readers
+    #[arg(long, value_name = "TOPIC-N")]
+    pub(crate) repair_partition: Vec<String>,
     /// How long a stop may take to drain
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) shutdown_timeout: Duration,
@@ -139,6 +143,15 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn several_partitions_can_be_repaired() {
+        let args = ["aqueduct", "broker", "--repair-partition", "a-0", "--repair-partition", "b-1"];
+        let Command::Broker(broker) = Args::try_parse_from(args).expect("parses").command else {
+            panic!("broker")
+        };
+        assert_eq!(broker.repair_partition, ["a-0", "b-1"]);
     }
 
     #[test]

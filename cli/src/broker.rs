@@ -19,6 +19,7 @@ pub(crate) async fn broker(args: args::Broker) -> Result<(), Failure> {
         None => BrokerConfig::default(),
     };
     listen::apply(&args.broker, &mut config, args.insecure)?;
+    config.repair_partitions.clone_from(&args.repair_partition);
     let mut signals = Signals::new()?;
     let data = config.data_dir.clone();
     let broker = Broker::start(config).await.map_err(|error| Failure::failed(chain(&error)))?;

@@ -19,6 +19,7 @@ use crate::clock::wall_ms;
 use crate::config::{BrokerConfig, ConfigError, HostPort};
 use crate::coord::{Coordinator, OFFSETS_TOPIC};
 use crate::meta::controller;
+use crate::meta::image::Image;
 use crate::meta::records::BrokerRecord;
 use crate::meta::{ChangeError, Meta, MetaError};
 use crate::metrics::Metrics;
@@ -45,6 +46,8 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error(transparent)]
     Meta(#[from] MetaError),
+    #[error("there is no partition `{0}` to repair; write `--repair-partition TOPIC-N` as the log names it")]
+    NothingToRepair(String),
     #[error("the broker cannot register: {0}")]
     Register(ChangeError),
     #[error("a start-up thread ended early: {0}")]
@@ -84,6 +87,10 @@ impl Broker {
             advertised.unwrap_or_else(|| HostPort { host: address.ip().to_string(), port: address.port() });
 
         let meta = open_meta(disk, &dir, &advertised).await?;
+        if let Some(unknown) = config.repair_partitions.iter().find(|name| !is_partition(&meta.image(), name))
+        {
+            return Err(StartError::NothingToRepair(unknown.clone()));
+        }
         let epoch = register(&meta, &dir, &config, &advertised).await?;
         let partitions = Arc::new(Partitions::new(config.node_id, Arc::clone(&dir), defaults.clone()));
         let (loading, image) = (Arc::clone(&partitions), meta.image());
@@ -139,6 +146,7 @@ async fn open_dir(disk: Arc<dyn Disk>, config: &BrokerConfig) -> Result<Arc<LogD
     let options = LogDirOptions {
         node_id: config.node_id,
         tail_bytes: config.limits.tail_cache_bytes,
+        repair: config.repair_partitions.clone(),
         ..LogDirOptions::default()
     };
     let (options, root) = (options.with_environment(), config.data_dir.clone());
@@ -153,6 +161,15 @@ async fn open_meta(disk: Arc<dyn Disk>, dir: &LogDir, advertised: &HostPort) -> 
         disk.sync_dir(dir.root()).map_err(|error| LogError::io("sync directory", dir.root(), error))?;
     }
     Ok(Meta::open(disk, &path, advertised.to_string()).await?)
+}
+
+/// Whether `name` is a partition's, as its directory is called.
+fn is_partition(image: &Image, name: &str) -> bool {
+    let found = name.rsplit_once('-').and_then(|(topic, index)| {
+        let partitions = &image.topic(topic)?.partitions;
+        partitions.get(index.parse::<usize>().ok()?)
+    });
+    found.is_some()
 }
 
 /// Tells the cluster that this broker is up; its new broker epoch.
@@ -254,6 +271,8 @@ impl Handle {
     pub async fn shutdown(self, deadline: Duration) -> Result<(), LogError> {
         self.stop.cancel();
         self.tasks.close();
+        // A long compaction is not waited for; the next start does it again.
+        self.dir.interrupt_housekeeping();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time and were cut");
             self.kill.cancel();

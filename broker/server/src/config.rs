@@ -31,6 +31,10 @@ pub struct BrokerConfig {
     pub offsets_partitions: i32,
     /// Topic settings, by Kafka's names, for topics that do not set them.
     pub topic_defaults: BTreeMap<String, String>,
+    /// Damaged partitions (`orders-0`) that this start cuts where the damage begins, keeping what it cuts. A decision
+    /// for one start, so no setting of the file.
+    #[serde(skip)]
+    pub repair_partitions: Vec<String>,
     /// Consumer groups.
     pub groups: GroupConfig,
     /// Ceilings on what clients can make the broker hold.
@@ -48,6 +52,7 @@ impl Default for BrokerConfig {
             default_partitions: 1,
             offsets_partitions: 8,
             topic_defaults: BTreeMap::new(),
+            repair_partitions: Vec::new(),
             groups: GroupConfig::default(),
             limits: Limits::default(),
         }

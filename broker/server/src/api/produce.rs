@@ -2,6 +2,9 @@
 //! order in which they came; only the answer is awaited.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::{
@@ -60,8 +63,9 @@ pub(super) fn produce(node: &Arc<Node>, ask: Ask, request: ProduceRequest) -> An
         topics.push(Topic { answer, partitions });
     }
     let silent = acks == Some(Acks::None);
+    let due = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     Answer::Later(Box::pin(async move {
-        let (response, failed) = settle(topics).await;
+        let (response, failed) = settle(topics, due).await;
         match (silent, failed) {
             (false, _) => ask.reply(&response),
             (true, None) => Reply::None,
@@ -89,19 +93,22 @@ fn hand_over(node: &Node, topic: &TopicReplicas, data: PartitionProduceData, ack
     Fate::Appending(Appending::settled(outcome))
 }
 
-async fn settle(topics: Vec<Topic>) -> (ProduceResponse, Option<ErrorCode>) {
+/// Waits for all partitions, together no longer than the producer allows. What is not acknowledged by then may still be
+/// written; the producer tries again, and an idempotent one is told where it went.
+async fn settle(topics: Vec<Topic>, due: Instant) -> (ProduceResponse, Option<ErrorCode>) {
     let mut response = ProduceResponse::default();
     let mut failed = None;
     for Topic { mut answer, partitions } in topics {
         for (index, fate) in partitions {
             let partition = match fate {
                 Fate::Known(code) => refusal(index, code, None),
-                Fate::Appending(appending) => match appending.await {
-                    Ok(appended) => success(index, appended),
-                    Err(error) => {
+                Fate::Appending(appending) => match timeout_at(due, appending).await {
+                    Ok(Ok(appended)) => success(index, appended),
+                    Ok(Err(error)) => {
                         report(&error);
                         refusal(index, codes::append(&error), Some(error.to_string()))
                     }
+                    Err(_) => refusal(index, ErrorCode::RequestTimedOut, None),
                 },
             };
             if partition.error_code != ErrorCode::None as i16 {
@@ -138,5 +145,23 @@ fn report(error: &AppendError) {
     // The log names the disk's errors itself.
     if !matches!(error, AppendError::Storage(_)) {
         tracing::debug!(%error, "refused a batch");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_answered_when_the_producer_no_longer_waits() {
+        let (appending, _sender) = Appending::pending();
+        let partitions = vec![(0, Fate::Appending(appending)), (1, Fate::Known(ErrorCode::None))];
+        let topic = Topic { answer: TopicProduceResponse::default(), partitions };
+        let begun = Instant::now();
+        let (mut response, failed) = settle(vec![topic], begun + Duration::from_secs(3)).await;
+        assert_eq!((begun.elapsed(), failed), (Duration::from_secs(3), Some(ErrorCode::RequestTimedOut)));
+        let codes: Vec<i16> =
+            response.responses.remove(0).partition_responses.iter().map(|p| p.error_code).collect();
+        assert_eq!(codes, [ErrorCode::RequestTimedOut as i16, ErrorCode::None as i16]);
     }
 }

@@ -165,6 +165,14 @@ impl Appending {
         answer(reply, outcome);
         Self(receiver)
     }
+
+    /// One that is settled through the sender.
+    #[cfg(test)]
+    pub(crate) fn pending() -> (Self, impl Sized) {
+        let (reply, receiver) = oneshot::channel();
+        let _: &Reply = &reply;
+        (Self(receiver), reply)
+    }
 }
 
 fn answer(reply: Reply, outcome: Result<Appended, AppendError>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_broker::{Broker, BrokerConfig, Handle};
-use aqueduct_log::{Fault, MemDisk};
+use aqueduct_log::{Disk as _, Fault, MemDisk, OpenMode};
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::*;
 use aqueduct_wire::record_set::RecordSet;
@@ -493,6 +493,46 @@ async fn a_corrupt_partition_is_offline_and_the_others_serve() {
         assert_eq!(code(data.error_code), ErrorCode::KafkaStorageError);
     }
     assert_eq!(values(&fetch(&mut client, "good", 0).await).len(), 2);
+    broker.shutdown(DEADLINE).await.expect("stops");
+}
+
+#[tokio::test]
+async fn a_damaged_partition_is_repaired_on_the_operators_word() {
+    let disk = MemDisk::with_dir("/d");
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    create(&mut client, "bad", &[]).await;
+    for value in ["a", "b"] {
+        produce(&mut client, "bad", batch(&[value], None), -1).await;
+    }
+    drop(client);
+    broker.shutdown(DEADLINE).await.expect("stops");
+    let segment = Path::new("/d/bad-0/00000000000000000000.log");
+    let size = disk.open(segment, OpenMode::Read).and_then(|file| file.len()).expect("the segment is there");
+    disk.flip(segment, size - 1, 1).expect("flips");
+    // As after a crash: what the checkpoint covers is read again.
+    disk.remove_file(Path::new("/d/clean-shutdown")).expect("it stopped cleanly");
+
+    let broker = start_on(&disk).await;
+    let mut client = Client::connect(&broker).await;
+    let offline = fetch(&mut client, "bad", 0).await;
+    assert_eq!(code(offline.error_code), ErrorCode::KafkaStorageError);
+    drop(client);
+    broker.shutdown(DEADLINE).await.expect("stops");
+
+    let repairing =
+        |name: &str| BrokerConfig { repair_partitions: vec![name.to_owned()], ..config(Path::new("/d")) };
+    for unknown in ["bad-1", "good-0", "bad"] {
+        let refused = Broker::start_on(Arc::new(disk.clone()), repairing(unknown)).await.err();
+        assert!(refused.expect("refused").to_string().contains(&format!("`{unknown}`")));
+    }
+    let broker = Broker::start_on(Arc::new(disk.clone()), repairing("bad-0")).await.expect("starts");
+    let mut client = Client::connect(&broker).await;
+    assert_eq!(values(&fetch(&mut client, "bad", 0).await), [(0, "a".to_owned())]);
+    let produced = produce(&mut client, "bad", batch(&["c"], None), -1).await;
+    assert_eq!((code(produced.error_code), produced.base_offset), (ErrorCode::None, 1));
+    let kept = Path::new("/d/bad-0/00000000000000000000.cut");
+    assert!(disk.exists(kept).expect("the disk answers"), "what was cut is kept");
     broker.shutdown(DEADLINE).await.expect("stops");
 }
 
