@@ -95,6 +95,37 @@ impl TopicTail {
             let native = Arc::new(native.map_err(|e| error("creating a reader", &e))?);
             let partitions = partitions(&native, &names)?;
             let mut at = Positions::new();
+            let mut ends = Positions::new();
+            for tp in &partitions {
+                // Asked before anything is fetched: a fetch from an empty partition waits, and others with it.
+                let (low, high) = watermarks(&*native, tp)?;
+                at.insert(tp.clone(), if low == high { high } else { -1 });
+                ends.insert(tp.clone(), high);
+            }
+            let queues = assign(&native, partitions, &follower_shared)?;
+            positions_in.send_replace(at);
+            let weak = Arc::downgrade(&native);
+            let follower =
+                Follower { native, queues, positions: positions_in, shared: follower_shared, apply };
+            let thread = std::thread::Builder::new()
+                .name("topic-tail".into())
+                .spawn(move || follower.run())
+                .map_err(|e| Error::fatal("cannot start a thread").with_source(e))?;
+            Ok::<_, Error>((weak, thread, ends))
+        });
+        let (native, thread, ends) = started.await.map_err(|_| Error::cancelled())??;
+        let tail = Self { native, positions, shared, thread: Some(thread) };
+        tail.wait_for(&ends).await?;
+        tail.shared.started.store(true, Ordering::Release);
+        Ok(tail)
+    }
+
+    /// Waits until everything written before this call is applied.
+    pub async fn read_to_end(&self) -> Result<()> {
+        let partitions: Vec<TopicPartition> = self.positions.borrow().keys().cloned().collect();
+        let native = self.native.clone();
+        let ends = tokio::task::spawn_blocking(move || -> Result<Positions> {
+            let native = native.upgrade().ok_or_else(Error::cancelled)?;
             partitions.into_iter().map(|tp| watermarks(&*native, &tp).map(|(_, high)| (tp, high))).collect()
         });
         let ends = ends.await.map_err(|_| Error::cancelled())??;
