@@ -1,4 +1,9 @@
 //! Black-box tests of the real binary with real servers and real clients.
 
+mod capture;
+mod cli;
 mod clients;
+mod dead_letters;
+mod kills;
 mod powerloss;
+mod runtime;
