@@ -39,23 +39,24 @@ pub(crate) async fn show(runtime: RuntimeHandle, screen: Arc<Screen>, form: Form
             screen.draw(row::lines(&views));
         } else {
             let now = Instant::now();
+            let width = row::width(&views);
             views
                 .iter()
                 .filter(|view| due.is_due(view, now))
-                .for_each(|view| screen.line(&plain(view, form)));
+                .for_each(|view| screen.line(&plain(view, width, form)));
         }
     }
     let views = runtime.views();
     if form == Form::Text && screen.is_terminal() {
         screen.draw(row::lines(&views));
     } else {
-        views.iter().for_each(|view| screen.line(&plain(view, form)));
+        views.iter().for_each(|view| screen.line(&plain(view, row::width(&views), form)));
     }
 }
 
-fn plain(view: &aqueduct_runtime::ConnectorView, form: Form) -> String {
+fn plain(view: &aqueduct_runtime::ConnectorView, width: usize, form: Form) -> String {
     match form {
-        Form::Text => row::line(view, 0),
+        Form::Text => row::line(view, width),
         Form::Json => row::json(view).to_string(),
     }
 }

@@ -25,13 +25,8 @@ impl Screen {
     /// Replaces the live lines.
     pub(crate) fn draw(&self, lines: Vec<String>) {
         let mut block = self.lock();
-        let mut text = erase(block.len());
-        lines.iter().for_each(|line| {
-            text.push_str(line);
-            text.push('\n');
-        });
+        print(&format!("{}{}", erase(block.len()), rejoin(&lines)));
         *block = lines;
-        print(&text);
     }
 
     /// Takes the live lines away for good.
@@ -62,8 +57,13 @@ impl Screen {
     }
 }
 
+/// The terminal cuts what is too long: a line that wraps could not be taken away again.
 fn rejoin(block: &[String]) -> String {
-    block.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+    if block.is_empty() {
+        return String::new();
+    }
+    let lines: String = block.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    format!("\x1b[?7l{lines}\x1b[?7h")
 }
 
 fn erase(lines: usize) -> String {
@@ -81,4 +81,17 @@ fn print(text: &str) {
     let mut out = io::stdout().lock();
     // A reader that went away is no reason to stop moving data.
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_taken_away_line_by_line_and_never_wraps() {
+        assert_eq!(erase(0), "");
+        assert_eq!(erase(2), "\x1b[2A\x1b[0J");
+        assert_eq!(rejoin(&[]), "");
+        assert_eq!(rejoin(&["a".into(), "b".into()]), "\x1b[?7la\nb\n\x1b[?7h");
+    }
 }

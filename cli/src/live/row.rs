@@ -6,8 +6,12 @@ use serde_json::json;
 
 /// Lines of equal columns, and a line for each piece of long work.
 pub(super) fn lines(views: &[ConnectorView]) -> Vec<String> {
-    let width = views.iter().map(|view| view.name.len()).max().unwrap_or(0);
-    views.iter().map(|view| line(view, width)).collect()
+    views.iter().map(|view| line(view, width(views))).collect()
+}
+
+/// Of the longest name.
+pub(super) fn width(views: &[ConnectorView]) -> usize {
+    views.iter().map(|view| view.name.len()).max().unwrap_or(0)
 }
 
 /// A line; the name is filled up to `width`.
@@ -25,6 +29,9 @@ pub(super) fn line(view: &ConnectorView, width: usize) -> String {
     line.push_str(&format!("  errors {}", grouped(view.errors)));
     if view.dead_letters > 0 {
         line.push_str(&format!("  dead letters {}", grouped(view.dead_letters)));
+    }
+    if view.restarts > 0 {
+        line.push_str(&format!("  restarts {}", grouped(view.restarts)));
     }
     for progress in &view.progress {
         line.push_str(&format!("  {}", progressed(progress, view.rate)));
@@ -90,6 +97,7 @@ pub(super) fn json(view: &ConnectorView) -> serde_json::Value {
         "dead_letters": view.dead_letters,
         "restarts": view.restarts,
         "last_error": view.last_error,
+        "retention_warning": view.retention_warning,
         "progress": progress,
     })
 }

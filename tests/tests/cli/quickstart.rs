@@ -24,12 +24,15 @@ fn quickstart() -> Result<()> {
     super::examples(dir.path())?;
     let file = dir.path().join("configs/quickstart.yaml");
     // As it is, but with an end, so that everything can be counted.
-    let text = std::fs::read_to_string(&file)?.replace("rate: 1000", &format!("rate: 1000\n    count: {COUNT}"));
+    let text =
+        std::fs::read_to_string(&file)?.replace("rate: 1000", &format!("rate: 1000\n    count: {COUNT}"));
     std::fs::write(&file, text)?;
     let start = Start::run(dir.path(), &[&file]);
     let begun = Instant::now();
     let mut process = start.start()?;
-    let flowing = |output: &str| output.lines().any(|line| line.starts_with("quickstart-files") && !line.contains(" 0 records"));
+    let flowing = |output: &str| {
+        output.lines().any(|line| line.starts_with("quickstart-files") && !line.contains(" 0 records"))
+    };
     eventually("the sink takes records", Duration::from_secs(10), || flowing(&process.output()))?;
     let first = begun.elapsed();
     println!("first record through after {first:?}");
@@ -45,7 +48,9 @@ fn quickstart() -> Result<()> {
     let orders = read_orders(&process.kafka)?;
     ensure!(orders.len() == COUNT, "{} orders are in the log", orders.len());
     let paid = || orders.values().filter(|order| order["status"] == "paid");
-    eventually("every paid order is in a file", Duration::from_secs(20), || lines(&output).len() >= paid().count())?;
+    eventually("every paid order is in a file", Duration::from_secs(20), || {
+        lines(&output).len() >= paid().count()
+    })?;
     ensure!(process.terminate(Duration::from_secs(20))?.success(), "{}", process.output());
 
     let written: Vec<Value> = lines(&output);
@@ -80,7 +85,11 @@ fn lines(dir: &Path) -> Vec<Value> {
         }
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
         if !hidden && let Ok(text) = std::fs::read_to_string(entry.path()) {
-            all.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a complete file has whole lines")));
+            all.extend(
+                text.lines().map(|line| {
+                    serde_json::from_str::<Value>(line).expect("a complete file has whole lines")
+                }),
+            );
         }
     }
     all
@@ -105,7 +114,8 @@ fn read_orders(kafka: &str) -> Result<BTreeMap<i64, Value>> {
     while ends < partitions {
         match consumer.poll(Duration::from_secs(10)).context("the log answers")? {
             Ok(message) => {
-                let order: Value = serde_json::from_slice(message.payload().context("an order has a value")?)?;
+                let order: Value =
+                    serde_json::from_slice(message.payload().context("an order has a value")?)?;
                 let id = order["id"].as_i64().context("an order has an id")?;
                 ensure!(orders.insert(id, order).is_none(), "order {id} is twice in the log");
             }

@@ -61,7 +61,10 @@ fn a_connector_lives_and_dies_over_rest() {
     on_tokio(async {
         rest.until("/health", |status, _| status == 200).await?;
         let (status, root) = rest.get("/").await?;
-        ensure!(status == 200 && root["kafka_cluster_id"].is_string() && root["version"].is_string(), "{root}");
+        ensure!(
+            status == 200 && root["kafka_cluster_id"].is_string() && root["version"].is_string(),
+            "{root}"
+        );
         life(&rest).await?;
         refusals(&rest).await
     });
@@ -74,14 +77,20 @@ async fn life(rest: &Rest) -> Result<()> {
     let (status, info) = rest.call(Method::POST, "/connectors", Some(create.clone())).await?;
     ensure!(status == 201 && info["type"] == "source" && info["config"]["name"] == "gen", "{status} {info}");
     let (status, body) = rest.call(Method::POST, "/connectors", Some(create)).await?;
-    ensure!(status == 409 && body["error_code"] == 409 && body["message"] == "Connector gen already exists", "{body}");
+    ensure!(
+        status == 409 && body["error_code"] == 409 && body["message"] == "Connector gen already exists",
+        "{body}"
+    );
     let running = |_: u16, body: &Value| body["tasks"][0]["state"] == "RUNNING";
     rest.until("/connectors/gen/status", running).await?;
     let flowing = |_: u16, body: &Value| body["offsets"][0]["offset"].is_object();
     rest.until("/connectors/gen/offsets", flowing).await?;
     ensure!(rest.get("/connectors").await?.1 == json!(["gen"]));
     let (_, expanded) = rest.get("/connectors?expand=info&expand=status").await?;
-    ensure!(expanded["gen"]["info"]["name"] == "gen" && expanded["gen"]["status"]["name"] == "gen", "{expanded}");
+    ensure!(
+        expanded["gen"]["info"]["name"] == "gen" && expanded["gen"]["status"]["name"] == "gen",
+        "{expanded}"
+    );
     ensure!(rest.get("/connectors/gen/tasks").await?.1[0]["id"] == json!({"connector": "gen", "task": 0}));
 
     ensure!(rest.call(Method::PUT, "/connectors/gen/pause", None).await?.0 == 202);
@@ -127,7 +136,13 @@ async fn refusals(rest: &Rest) -> Result<()> {
             400,
             "contains the following 2 error(s)",
         ),
-        (Method::PUT, "/connectors/x/config", Some(json!({ "name": "y", "connector.class": "datagen" })), 400, "doesn't match"),
+        (
+            Method::PUT,
+            "/connectors/x/config",
+            Some(json!({ "name": "y", "connector.class": "datagen" })),
+            400,
+            "doesn't match",
+        ),
         (
             Method::PUT,
             "/connectors/x/config",
@@ -152,7 +167,11 @@ async fn refusals(rest: &Rest) -> Result<()> {
         .await?;
     ensure!(status == 200 && infos["error_count"] == 1, "{infos}");
     let plugins = rest.get("/connector-plugins").await?.1;
-    let known = plugins.as_array().context("a list")?.iter().any(|plugin| plugin["class"] == "s3" && plugin["type"] == "sink");
+    let known = plugins
+        .as_array()
+        .context("a list")?
+        .iter()
+        .any(|plugin| plugin["class"] == "s3" && plugin["type"] == "sink");
     ensure!(known, "{plugins}");
     strangers(rest).await
 }
@@ -163,12 +182,16 @@ async fn strangers(rest: &Rest) -> Result<()> {
     let host = rest.client.get(&url).header("host", "evil.example").send().await?.status();
     let origin = rest.client.get(&url).header("origin", "http://evil.example").send().await?.status();
     let form = rest.client.post(&url).header("content-type", "text/plain").body("{}").send().await?.status();
-    let large = rest.client.post(&url).header("content-type", "application/json").body("x".repeat(3 << 20)).send();
+    let large =
+        rest.client.post(&url).header("content-type", "application/json").body("x".repeat(3 << 20)).send();
     let large = large.await.map(|answer| answer.status());
     ensure!(host == StatusCode::FORBIDDEN && origin == StatusCode::FORBIDDEN, "{host} {origin}");
     ensure!(form == StatusCode::UNSUPPORTED_MEDIA_TYPE, "{form}");
     // The connection may be cut before the answer is read.
-    ensure!(large.as_ref().is_err() || large.as_ref().is_ok_and(|s| *s == StatusCode::PAYLOAD_TOO_LARGE), "{large:?}");
+    ensure!(
+        large.as_ref().is_err() || large.as_ref().is_ok_and(|s| *s == StatusCode::PAYLOAD_TOO_LARGE),
+        "{large:?}"
+    );
     Ok(())
 }
 
@@ -188,4 +211,14 @@ fn a_signal_drains_and_a_second_one_stops_at_once() {
     process.signal(rustix::process::Signal::TERM).expect("sent");
     // Either the first was already through or the second cut it short; both end.
     process.wait(Duration::from_secs(20)).expect("ends");
+}
+
+#[test]
+fn the_example_settings_of_the_broker_can_be_started() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut start = Start::broker(dir.path());
+    let file = aqueduct_tests::process::root().join("configs/broker.yaml");
+    start.args.extend(["--config".to_owned(), file.display().to_string()]);
+    let mut process = start.start().expect("starts");
+    assert!(process.terminate(Duration::from_secs(10)).expect("ends").success(), "{}", process.output());
 }

@@ -18,7 +18,8 @@ fn aqueduct(dir: &Path, args: &[&str]) -> Result<Output> {
 /// Runs it, expects that exit code, and returns what it printed.
 fn refused(dir: &Path, args: &[&str], code: i32) -> Result<String> {
     let output = aqueduct(dir, args)?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(code), "{args:?}: {} instead of {code}\n{text}", output.status);
     for word in ["panicked", "backtrace", "RUST_BACKTRACE"] {
         ensure!(!text.contains(word), "{args:?}: {text}");
@@ -34,9 +35,18 @@ fn a_wrong_file_is_named_with_its_place_and_starts_nothing() {
         ("", "p.yaml:1:1: this file is empty"),
         ("version: 1\npipeline: [\n", "broken yaml"),
         ("version: 1\npipelin: x\n", "p.yaml:2:1: unknown key `pipelin`; did you mean `pipeline`?"),
-        ("version: 1\npipeline: x\nsource: { use: datagem }\n", "p.yaml:3:16: unknown source `datagem`; did you mean `datagen`?"),
-        ("version: 1\npipeline: x\nsource: { use: datagen, with: { raet: 3 } }\n", "p.yaml:3:33: unknown key `raet`; did you mean `rate`?"),
-        ("version: 1\npipeline: x\nsource: { use: datagen, with: { rate: fast } }\n", "p.yaml:3:39: `rate`: `fast` is not an integer"),
+        (
+            "version: 1\npipeline: x\nsource: { use: datagem }\n",
+            "p.yaml:3:16: unknown source `datagem`; did you mean `datagen`?",
+        ),
+        (
+            "version: 1\npipeline: x\nsource: { use: datagen, with: { raet: 3 } }\n",
+            "p.yaml:3:33: unknown key `raet`; did you mean `rate`?",
+        ),
+        (
+            "version: 1\npipeline: x\nsource: { use: datagen, with: { rate: fast } }\n",
+            "p.yaml:3:39: `rate`: `fast` is not an integer",
+        ),
         (
             "version: 1\npipeline: x\nsource: { use: postgres-cdc, with: { tables: [a.b], url: '${env:DATABASE_URL}' } }\n",
             "the environment variable `DATABASE_URL` is not set",
@@ -64,14 +74,17 @@ fn a_wrong_file_is_named_with_its_place_and_starts_nothing() {
 fn check_reports_every_mistake_and_knows_the_examples() {
     let dir = tempfile::tempdir().expect("a directory");
     super::examples(dir.path()).expect("copied");
-    let good = aqueduct(dir.path(), &["check", "configs/quickstart.yaml", "configs/postgres-to-s3.yaml"]).expect("runs");
+    let good = aqueduct(dir.path(), &["check", "configs/quickstart.yaml", "configs/postgres-to-s3.yaml"])
+        .expect("runs");
     let shown = String::from_utf8_lossy(&good.stdout).into_owned();
     assert!(good.status.success(), "{shown}");
     assert!(shown.contains("`DATABASE_URL` is not set"), "{shown}");
     let bad = "version: 1\npipeline: x\nsource: { use: datagen, with: { rate: x, count: y } }\nsinks: { s: { use: s3 } }\n";
     std::fs::write(dir.path().join("bad.yaml"), bad).expect("written");
     let shown = refused(dir.path(), &["check", "bad.yaml", "none.yaml"], 2).expect("refused");
-    for expect in ["`rate`: `x`", "`count`: `y`", "missing required key `bucket`", "none.yaml: cannot read this file"] {
+    for expect in
+        ["`rate`: `x`", "`count`: `y`", "missing required key `bucket`", "none.yaml: cannot read this file"]
+    {
         assert!(shown.contains(expect), "{shown}");
     }
     let json = refused(dir.path(), &["check", "--json", "bad.yaml"], 2).expect("refused");
@@ -105,9 +118,11 @@ fn a_port_in_use_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let kafka = refused(dir.path(), &["run", "--listen", &address, "--rest", "127.0.0.1:0"], 1).expect("refused");
+    let kafka =
+        refused(dir.path(), &["run", "--listen", &address, "--rest", "127.0.0.1:0"], 1).expect("refused");
     assert!(kafka.contains(&address) && kafka.contains("--listen"), "{kafka}");
-    let rest = refused(dir.path(), &["run", "--listen", "127.0.0.1:0", "--rest", &address], 1).expect("refused");
+    let rest =
+        refused(dir.path(), &["run", "--listen", "127.0.0.1:0", "--rest", &address], 1).expect("refused");
     assert!(rest.contains(&address) && rest.contains("--rest"), "{rest}");
 }
 
@@ -115,7 +130,8 @@ fn a_port_in_use_is_named() {
 fn a_second_process_on_a_data_directory_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut first = Start::broker(dir.path()).start().expect("starts");
-    let shown = refused(dir.path(), &["broker", "--data-dir", "data", "--listen", "127.0.0.1:0"], 1).expect("refused");
+    let shown = refused(dir.path(), &["broker", "--data-dir", "data", "--listen", "127.0.0.1:0"], 1)
+        .expect("refused");
     assert!(shown.contains("data") && shown.contains("process"), "{shown}");
     assert!(first.terminate(Duration::from_secs(10)).expect("ends").success());
 }
