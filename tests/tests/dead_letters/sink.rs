@@ -85,7 +85,7 @@ fn config(dir: &std::path::Path, out: &std::path::Path) -> Result<Value> {
         "connector.class": "file", "topics": "orders", "path": out, "roll.age": "300ms", "fields.origin": "true",
         "transforms": "fails,loops,traps,rich,hide",
         "transforms.rich.type": "filter", "transforms.rich.condition": "value.amount != 7",
-        "transforms.hide.type": "mask", "transforms.hide.fields": "email",
+        "transforms.hide.type": "mask", "transforms.hide.fields": "email", "transforms.hide.salt": "s",
         "errors.tolerance": "all", "errors.deadletterqueue.topic.name": "dead",
     });
     for (name, poison, id) in

@@ -15,7 +15,8 @@ pub(crate) struct AckQueue {
 #[derive(Default)]
 struct Inner {
     tokens: Vec<u64>,
-    failed: Option<Error>,
+    /// The first record that will never be written.
+    failed: Option<(u64, Error)>,
 }
 
 impl AckQueue {
@@ -24,13 +25,13 @@ impl AckQueue {
         self.notify.notified().await;
     }
 
-    /// Takes the tokens acknowledged since the last call; the first failure ends the epoch.
-    pub(crate) fn take(&self, into: &mut Vec<u64>) -> Result<()> {
+    /// Takes the tokens acknowledged since the last call; the first failure, with its token, ends the epoch.
+    pub(crate) fn take(&self, into: &mut Vec<u64>) -> Result<(), (u64, Error)> {
         into.clear();
         let mut inner = self.inner.lock();
         std::mem::swap(&mut inner.tokens, into);
         match inner.failed.take() {
-            Some(error) => Err(error),
+            Some(failure) => Err(failure),
             None => Ok(()),
         }
     }
@@ -42,7 +43,7 @@ impl DeliveryListener for AckQueue {
         let waiting = !inner.tokens.is_empty();
         match result {
             Ok(_) => inner.tokens.push(token),
-            Err(error) if inner.failed.is_none() => inner.failed = Some(error),
+            Err(error) if inner.failed.is_none() => inner.failed = Some((token, error)),
             Err(_) => return,
         }
         drop(inner);

@@ -9,7 +9,7 @@ use aqueduct_client::ProducerRecord;
 use aqueduct_convert::encode_header;
 use aqueduct_core::sink::{Consumed, TopicPartition};
 use aqueduct_core::source::SourcePosition;
-use aqueduct_core::{Datum, Error, Record, Result, Str, Topic, json};
+use aqueduct_core::{Datum, Error, ErrorKind, Record, Result, Str, Topic, json};
 use bytes::Bytes;
 use serde_json::Value as Json;
 
@@ -52,7 +52,7 @@ impl DeadLetters {
         failure: &Failure,
     ) -> ProducerRecord {
         let mut letter =
-            ProducerRecord::new(self.topic.clone(), consumed.key.clone(), consumed.value.clone());
+            ProducerRecord::new(Topic::clone(&self.topic), consumed.key.clone(), consumed.value.clone());
         letter.headers.clone_from(&consumed.headers);
         self.finish(letter, origin, failure)
     }
@@ -65,7 +65,7 @@ impl DeadLetters {
         failure: &Failure,
     ) -> ProducerRecord {
         let mut letter =
-            ProducerRecord::new(self.topic.clone(), envelope(&record.key), envelope(&record.value));
+            ProducerRecord::new(Topic::clone(&self.topic), envelope(&record.key), envelope(&record.value));
         for header in record.headers.iter() {
             letter.headers.push((header.name.clone(), encode_header(&header.value).unwrap_or_default()));
         }
@@ -171,6 +171,11 @@ fn shorten(mut text: String) -> String {
     text
 }
 
+/// Why the task stops when a letter is lost: neither the record nor its letter may be passed over.
+pub(crate) fn unwritable(error: &Error) -> Error {
+    Error::fatal(format!("a dead letter cannot be written: {}", error.full()))
+}
+
 /// What happens to a bad record.
 pub(crate) enum Verdict {
     /// It becomes a dead letter.
@@ -183,7 +188,11 @@ pub(crate) enum Verdict {
 pub(crate) fn judge(tolerate: bool, has_topic: bool, failure: &Failure, what: &str) -> Result<Verdict> {
     if !tolerate {
         let step = failure.step.as_deref().map(|step| format!(" in step `{step}`")).unwrap_or_default();
-        let kind = failure.error.kind();
+        // Tried again in place it would be bad again.
+        let kind = match failure.error.kind() {
+            ErrorKind::Retriable { .. } | ErrorKind::Cancelled => ErrorKind::BadRecord,
+            kind @ (ErrorKind::BadRecord | ErrorKind::BadConfig | ErrorKind::Fatal) => kind,
+        };
         let text = format!(
             "{what}: {}{step}: {}; set `errors.tolerance=all` and `errors.deadletterqueue.topic.name` to go on",
             failure.stage.name(),

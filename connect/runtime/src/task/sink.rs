@@ -19,7 +19,7 @@ use futures::future::try_join_all;
 use tokio::time::Instant;
 
 use super::TaskSetup;
-use super::dead_letter::{DeadLetters, Origin, Verdict, judge};
+use super::dead_letter::{DeadLetters, Origin, Verdict, judge, unwritable};
 use super::refused::{Handle, Refused};
 use super::steps::{Failure, Stage, Steps};
 use super::watch::{Positions, watch};
@@ -219,19 +219,16 @@ impl SinkLoop {
         partitions: &[TopicPartition],
         lost: bool,
     ) -> Result<()> {
-        if !lost {
-            if let Err(error) = self.commit(setup, task).await {
-                // They are read again by whoever gets them.
-                tracing::warn!(task = setup.id(), "committing before a revocation: {}", error.full());
-            }
-        }
+        // They are read again by whoever gets them, if this fails; the task then starts over.
+        let committed = if lost { Ok(()) } else { self.commit(setup, task).await };
         for tp in partitions {
             self.assigned.remove(tp);
             self.taken.remove(tp);
             self.committed.remove(tp);
         }
         self.show_positions();
-        task.close(partitions).await
+        let closed = task.close(partitions).await;
+        committed.and(closed)
     }
 
     fn show_positions(&self) {
@@ -476,12 +473,8 @@ impl SinkLoop {
 
     async fn write_letters(&mut self, setup: &TaskSetup, letters: Vec<ProducerRecord>) -> Result<()> {
         let (Some(to), false) = (&self.letters, letters.is_empty()) else { return Ok(()) };
-        let unwritable = |error: Error| {
-            let text = format!("a dead letter cannot be written to topic `{}`: {}", to.topic, error.full());
-            Error::fatal(text)
-        };
         let settings = DeadLetters::settings(setup.framework.dead_letter_replication);
-        setup.shared.topics.ensure(&to.topic, &settings).await.map_err(unwritable)?;
+        setup.shared.topics.ensure(&to.topic, &settings).await.map_err(|error| unwritable(&error))?;
         let producer = match &self.letter_producer {
             Some(producer) => producer,
             None => self.letter_producer.insert(KafkaProducer::new(
@@ -495,8 +488,12 @@ impl SinkLoop {
         let count = letters.len() as u64;
         let written = try_join_all(letters.into_iter().map(|letter| producer.send_and_wait(letter)));
         match tokio::time::timeout(LETTER_WITHIN, written).await {
-            Ok(result) => drop(result.map_err(unwritable)?),
-            Err(_) => return Err(unwritable(Error::fatal("no acknowledgement within 60 s"))),
+            Ok(result) => drop(result.map_err(|error| unwritable(&error))?),
+            Err(_) => {
+                let text =
+                    format!("writing to topic `{}`: no acknowledgement within {LETTER_WITHIN:?}", to.topic);
+                return Err(unwritable(&Error::fatal(text)));
+            }
         }
         setup.stats.dead_letters.inc_by(count);
         Ok(())

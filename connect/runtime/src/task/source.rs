@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::acks::AckQueue;
-use super::dead_letter::{DeadLetters, Origin, Verdict, judge};
+use super::dead_letter::{DeadLetters, Origin, Verdict, judge, unwritable};
 use super::steps::{Failure, Stage, Steps};
 use super::tracker::AckTracker;
 use super::{TaskSetup, pause};
@@ -91,6 +91,8 @@ struct SourceLoop {
     settings: TopicSettings,
     seen_topics: BTreeSet<String>,
     letters: Option<DeadLetters>,
+    /// Tokens of dead letters under way, to tell what could not be written.
+    lettered: BTreeSet<u64>,
 }
 
 impl SourceLoop {
@@ -115,6 +117,7 @@ impl SourceLoop {
                 connector: setup.connector.to_string(),
                 task: setup.task,
             }),
+            lettered: BTreeSet::new(),
         })
     }
 
@@ -171,9 +174,11 @@ impl SourceLoop {
         let result = self.acks.take(&mut tokens);
         for token in &tokens {
             self.tracker.acknowledged(*token);
+            self.lettered.remove(token);
         }
         self.tokens = tokens;
         result
+            .map_err(|(token, error)| if self.lettered.contains(&token) { unwritable(&error) } else { error })
     }
 
     /// Begins to write what may be stored.
@@ -207,7 +212,7 @@ impl SourceLoop {
         let passed = self.steps.apply(records, &setup.stats, &setup.cancel).await?;
         let mut outputs: Vec<(usize, ProducerRecord)> = Vec::with_capacity(passed.records.len());
         for (index, record, failure) in passed.failed {
-            let letter = self.letter(setup, &record, positions[index].as_ref(), failure).await?;
+            let letter = self.letter(setup, &record, behind(&positions, index), failure).await?;
             outputs.extend(letter.map(|letter| (index, letter)));
         }
         self.prepare(setup, &passed.records).await?;
@@ -221,7 +226,7 @@ impl SourceLoop {
                     outputs.push((index, encoded));
                 }
                 Err(failure) => {
-                    let letter = self.letter(setup, &record, positions[index].as_ref(), failure).await?;
+                    let letter = self.letter(setup, &record, behind(&positions, index), failure).await?;
                     outputs.extend(letter.map(|letter| (index, letter)));
                 }
             }
@@ -310,7 +315,7 @@ impl SourceLoop {
                     .topics
                     .ensure(&letters.topic, &settings)
                     .await
-                    .map_err(|e| Error::fatal(format!("a dead letter cannot be written: {}", e.full())))?;
+                    .map_err(|error| unwritable(&error))?;
                 log_failure(setup, &what, &failure, "written to the dead letter topic");
                 setup.stats.dead_letters.inc();
                 let origin = Origin::Source { topic: &record.topic, position };
@@ -334,8 +339,11 @@ impl SourceLoop {
             }
             let parts = u32::try_from(numbered.len() - from).unwrap_or(u32::MAX);
             let token = self.tracker.submit(parts, position);
-            for (slot, _) in &mut numbered[from..] {
+            for (slot, record) in &mut numbered[from..] {
                 *slot = token;
+                if self.letters.as_ref().is_some_and(|letters| Arc::ptr_eq(&letters.topic, &record.topic)) {
+                    self.lettered.insert(token);
+                }
             }
         }
         numbered
@@ -372,6 +380,11 @@ impl SourceLoop {
         }
         Ok(())
     }
+}
+
+/// The position of a record: its own, or the next one behind it, since not every record carries one.
+fn behind(positions: &[Option<SourcePosition>], index: usize) -> Option<&SourcePosition> {
+    positions[index..].iter().flatten().next()
 }
 
 /// Waits for the position under way; for ever when there is none. Cancel-safe.
