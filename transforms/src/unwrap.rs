@@ -17,6 +17,7 @@
 
 mod extra;
 mod plan;
+mod sliced;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use aqueduct_core::{Datum, Error, Record, Result, SchemaCache, SchemaRef, Value}
 
 use extra::Extra;
 use plan::Plan;
+use sliced::Cut;
 
 /// The field that tells deleted rows.
 const DELETED: &str = "__deleted";
@@ -138,6 +140,23 @@ struct Deletes {
     tombstones: bool,
 }
 
+impl Deletes {
+    fn change(&self, op: &str) -> Result<Change> {
+        Ok(match op {
+            "c" | "u" | "r" => Change::Row { before: false },
+            "d" => match self.event {
+                Event::Drop => Change::Nothing,
+                Event::Tombstone => Change::Tombstone,
+                Event::Rewrite => Change::Row { before: true },
+            },
+            "t" | "m" => Change::Nothing,
+            other => {
+                return Err(Error::bad_record(format!("the change event has the unknown `op` `{other}`")));
+            }
+        })
+    }
+}
+
 #[derive(PartialEq, Eq)]
 enum Event {
     Drop,
@@ -151,6 +170,17 @@ struct Shape {
     rewrite: bool,
     fields: Vec<Extra>,
     headers: Vec<Extra>,
+}
+
+impl Shape {
+    fn adds_metadata(&self) -> bool {
+        !self.fields.is_empty() || !self.headers.is_empty()
+    }
+
+    /// Whether something that is added stands in one of the rows.
+    fn reads_rows(&self) -> bool {
+        self.fields.iter().chain(&self.headers).any(Extra::is_of_a_row)
+    }
 }
 
 struct UnwrapStep {
@@ -189,20 +219,17 @@ impl UnwrapStep {
         let shape = &self.shape;
         let plan = self.plans.get(schema.as_ref(), |schema| Plan::new(schema, shape))?;
         let Some(plan) = plan else { return Ok(true) };
+        if let Some(text) = record.value.as_json()
+            && let Some(cut) = sliced::cut(plan, shape, &self.deletes, schema.as_ref(), text)
+        {
+            let Cut::Datum(value, headers) = cut else { return Ok(false) };
+            record.value = value;
+            add_headers(record, headers);
+            return Ok(true);
+        }
         let value = record.value.value_mut()?;
         let Some(op) = plan.op(value) else { return Ok(true) };
-        let change = match op {
-            "c" | "u" | "r" => Change::Row { before: false },
-            "d" => match self.deletes.event {
-                Event::Drop => Change::Nothing,
-                Event::Tombstone => Change::Tombstone,
-                Event::Rewrite => Change::Row { before: true },
-            },
-            "t" | "m" => Change::Nothing,
-            other => {
-                return Err(Error::bad_record(format!("the change event has the unknown `op` `{other}`")));
-            }
-        };
+        let change = self.deletes.change(op)?;
         let headers = match change {
             Change::Nothing => return Ok(false),
             _ => extra_headers(&shape.headers, plan, value)?,
@@ -214,10 +241,14 @@ impl UnwrapStep {
             }
             _ => record.value = Datum::null(),
         }
-        for (name, datum) in headers {
-            record.headers.push(&*name, datum);
-        }
+        add_headers(record, headers);
         Ok(true)
+    }
+}
+
+fn add_headers(record: &mut Record, headers: Vec<(Arc<str>, Datum)>) {
+    for (name, datum) in headers {
+        record.headers.push(&*name, datum);
     }
 }
 

@@ -34,6 +34,11 @@ impl Extra {
         Ok(Self { path: FieldPath::parse(&path)?, name: name.into() })
     }
 
+    /// Whether it stands in the row before or after the change.
+    pub(super) fn is_of_a_row(&self) -> bool {
+        self.path.as_str().starts_with("before.") || self.path.as_str().starts_with("after.")
+    }
+
     /// Its value in this envelope.
     pub(super) fn read(&self, locator: Option<&Locator>, envelope: &Value) -> Result<Value> {
         match locator.map_or(Slot::Missing, |locator| locator.get(envelope)) {

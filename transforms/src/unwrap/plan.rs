@@ -69,6 +69,11 @@ impl Plan {
         }
     }
 
+    /// Whether there is a row before the change, as far as the schema knows.
+    pub(super) fn has_before(&self) -> bool {
+        !matches!(self.parts, Parts::Typed { before: None, .. })
+    }
+
     pub(super) fn before<'v>(&self, value: &'v mut Value) -> Option<&'v mut Value> {
         match self.parts {
             Parts::Typed { before, .. } => position(value, before?),

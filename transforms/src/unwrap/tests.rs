@@ -1,6 +1,7 @@
 use aqueduct_core::config::{Config, plain};
 use aqueduct_core::{ErrorKind, Field, Schema, Type};
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -154,4 +155,75 @@ fn metadata_goes_into_headers() {
     let header = |name: &str| record.headers.last(name).and_then(|header| header.value.decoded()).cloned();
     assert_eq!(header("x-op"), Some("u".into()));
     assert_eq!(header("x-lsn"), Some(Value::Int64(99)));
+}
+
+/// JSON of a row; now and then there is none.
+fn row() -> impl Strategy<Value = String> {
+    let some = (any::<i64>(), prop::option::of(".*"), "[ \n]{0,2}").prop_map(|(id, name, blank)| {
+        let name = serde_json::to_string(&name).expect("text");
+        format!(r#"{{"id":{id}{blank},"name":{name}{blank}}}"#)
+    });
+    prop_oneof![8 => some, 1 => Just("null".to_owned()), 1 => Just("{}".to_owned()), 1 => Just("7".to_owned())]
+}
+
+fn envelope() -> impl Strategy<Value = String> {
+    let op = prop_oneof![
+        8 => "[curdtm]".prop_map(|op| format!("\"{op}\"")),
+        1 => Just(r#""\u0063""#.to_owned()),
+        1 => Just(r#""z""#.to_owned()),
+        1 => Just("null".to_owned()),
+    ];
+    let source = prop_oneof![
+        8 => any::<i64>().prop_map(|lsn| format!(r#"{{"table":"t","lsn":{lsn}}}"#)),
+        1 => Just(r#"{"table":"t"}"#.to_owned()),
+        1 => Just("null".to_owned()),
+    ];
+    let part = prop::sample::select(vec!["before", "after", "op", "source", "ts_ms", "other"]);
+    (row(), row(), op, source, prop::option::weighted(0.2, part.clone()), prop::option::weighted(0.1, part))
+        .prop_map(|(before, after, op, source, without, twice)| {
+            let parts = [
+                ("before", &*before),
+                ("after", &*after),
+                ("source", &*source),
+                ("op", &*op),
+                ("ts_ms", "5"),
+                ("other", "[1]"),
+            ];
+            let once = parts.iter().filter(|(name, _)| Some(*name) != without);
+            let again = parts.iter().filter(|(name, _)| Some(*name) == twice);
+            let parts: Vec<String> =
+                once.chain(again).map(|(name, part)| format!(r#" "{name}" : {part}"#)).collect();
+            format!("{{{}}}", parts.join(","))
+        })
+}
+
+fn config() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    let deletes = vec!["tombstone", "drop", "delete-to-tombstone", "rewrite", "rewrite-with-tombstone"];
+    let fields = vec!["", "op", "source.lsn, table", "nothing", "after.name", "op, ts_ms:when"];
+    (prop::sample::select(deletes), prop::sample::select(fields.clone()), prop::sample::select(fields))
+        .prop_map(|(deletes, fields, headers)| {
+            vec![("deletes", deletes), ("add.fields", fields), ("add.headers", headers)]
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn text_and_decoded_values_give_the_same(text in envelope(), config in config(), typed: bool) {
+        let schema = typed.then(envelope_schema);
+        let text = Record::new("t".into(), Datum::json(schema, Bytes::from(text)));
+        let mut decoded = text.clone();
+        // Text that is no value of its schema need not be noticed by a step that does not look into it.
+        prop_assume!(decoded.value.value().is_ok());
+        let mut results = [text, decoded].map(|record| step(&config).apply(vec![record]).expect("no batch error").remove(0));
+        for outcome in &mut results {
+            if let Outcome::Keep(record) | Outcome::Fail(record, _) = outcome
+                && record.value.value().is_err()
+            {
+                prop_assert!(false, "the row does not decode: {record:?}");
+            }
+        }
+        let [text, decoded] = results.map(|outcome| format!("{outcome:?}"));
+        prop_assert_eq!(text, decoded);
+    }
 }
