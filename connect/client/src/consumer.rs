@@ -229,7 +229,7 @@ impl GroupConsumer {
         &self,
         call: impl FnOnce(&BaseConsumer<PumpContext>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let native = self.native.clone();
+        let native = Weak::clone(&self.native);
         let call = move || call(&*native.upgrade().ok_or_else(Error::cancelled)?);
         tokio::task::spawn_blocking(call).await.map_err(|_| Error::cancelled())?
     }

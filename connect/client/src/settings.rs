@@ -94,7 +94,9 @@ impl ClientSettings {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set("check.crcs", "true")
-            .set("fetch.max.bytes", fetch.max(MESSAGE_MAX_BYTES).to_string())
+            // A larger record comes alone, whatever these say; the library would raise them to the former.
+            .set("message.max.bytes", "1000000")
+            .set("fetch.max.bytes", fetch.to_string())
             .set("max.partition.fetch.bytes", fetch.to_string())
             .set("queued.max.messages.kbytes", queue_kib.to_string())
             .set("fetch.queue.backoff.ms", "5")

@@ -123,7 +123,7 @@ impl TopicTail {
     /// Waits until everything written before this call is applied.
     pub async fn read_to_end(&self) -> Result<()> {
         let partitions: Vec<TopicPartition> = self.positions.borrow().keys().cloned().collect();
-        let native = self.native.clone();
+        let native = Weak::clone(&self.native);
         let ends = tokio::task::spawn_blocking(move || -> Result<Positions> {
             let native = native.upgrade().ok_or_else(Error::cancelled)?;
             partitions.into_iter().map(|tp| watermarks(&*native, &tp).map(|(_, high)| (tp, high))).collect()

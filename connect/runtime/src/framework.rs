@@ -7,7 +7,7 @@ use aqueduct_core::component::{Connector, Registry};
 use aqueduct_core::config::{ConfigDef, ConfigKey, ConfigType, Importance, Problem, ResolvedConfig, Values};
 
 use crate::backoff::{RestartPolicy, RetryPolicy};
-use crate::config::Origin;
+use crate::secrets::ReferenceResolver;
 
 /// Largest record that the runtime writes, and the `max.message.bytes` of the topics it creates.
 pub(crate) const MAX_RECORD_BYTES: usize = 16 << 20;
@@ -101,7 +101,7 @@ fn common() -> Vec<ConfigKey> {
             .default("1s"),
         key("errors.restart.delay.max", Duration, "Longest pause before a restart.").default("60s"),
         key("task.buffer.bytes", Size, "Bytes that a task may hold between the log and the other system.")
-            .default("32MiB"),
+            .default("16MiB"),
         key("offset.flush.interval.ms", Duration, "How often offsets are committed; the worker's by default."),
         key("aqueduct.pipeline", String, "Pipeline that owns the connector."),
     ]
@@ -170,7 +170,7 @@ pub(crate) fn problems(
     registry: &Registry,
     connector: &Connector,
     resolved: &ResolvedConfig,
-    _origin: Origin,
+    resolver: &ReferenceResolver,
 ) -> Vec<Problem> {
     let mut problems = match keys(connector).parse(resolved) {
         // The name is checked by the caller, who knows it from elsewhere too.
@@ -187,6 +187,7 @@ pub(crate) fn problems(
         problems.extend(topic_problems(resolved));
     }
     problems.extend(creation_problems(resolved));
+    problems.extend(path_problems(connector, resolved, resolver));
     let text = |key: &str| resolved.get(key).map(|value| value.text.trim());
     if text("errors.tolerance") == Some("all") && text("exactly.once.support") == Some("required") {
         problems.push(Problem::new(
@@ -228,6 +229,23 @@ fn topic_problems(resolved: &ResolvedConfig) -> Vec<Problem> {
         problems.push(Problem::new("errors.deadletterqueue.topic.name", text));
     }
     problems
+}
+
+/// Files that a connector made over REST would read or write outside the allowed directories.
+fn path_problems(
+    connector: &Connector,
+    resolved: &ResolvedConfig,
+    resolver: &ReferenceResolver,
+) -> Vec<Problem> {
+    let is_file = connector.spec().name == "file";
+    let own = resolved.iter().filter(|(key, _)| is_file && matches!(key.as_str(), "path" | "file"));
+    let modules =
+        resolved.iter().filter(|(key, _)| key.starts_with("transforms.") && key.ends_with(".module"));
+    let refused = own.chain(modules).filter_map(|(key, value)| {
+        let why = resolver.permits(std::path::Path::new(&value.text)).err()?;
+        Some(Problem::new(key, format!("`{key}`: {why}")))
+    });
+    refused.collect()
 }
 
 fn creation_problems(resolved: &ResolvedConfig) -> Vec<Problem> {

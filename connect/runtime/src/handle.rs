@@ -88,7 +88,7 @@ impl RuntimeHandle {
     /// Checks a config without making anything.
     pub fn validate(&self, class: &str, config: &Config, origin: Origin) -> Answer<ConfigInfos> {
         let resolver = self.shared.resolver(origin);
-        validate::infos(&self.shared.registry, class, config, &resolver, origin)
+        validate::infos(&self.shared.registry, class, config, &resolver)
     }
 
     /// Makes a connector.

@@ -237,7 +237,7 @@ impl Herder {
     /// The config as it is stored, or everything that is wrong with it.
     fn check(&self, name: &str, mut config: Config, origin: Origin) -> Result<StoredConnector, RuntimeError> {
         let resolver = self.shared.resolver(origin);
-        let problems = validate::problems(&self.shared.registry, name, &config, &resolver, origin);
+        let problems = validate::problems(&self.shared.registry, name, &config, &resolver);
         if !problems.is_empty() {
             return Err(RuntimeError::Invalid(problems));
         }

@@ -64,11 +64,20 @@ impl ReferenceResolver {
         std::fs::read_to_string(&path).map_err(failed)
     }
 
+    /// Whether a connector may use this file or directory, which need not exist yet.
+    pub(crate) fn permits(&self, path: &Path) -> Result<(), String> {
+        let exists = path.ancestors().find(|part| part.exists()).unwrap_or(path);
+        if path.components().any(|part| part == Component::ParentDir) {
+            return self.allowed(path).map(|_| ());
+        }
+        self.allowed(if exists.as_os_str().is_empty() { Path::new(".") } else { exists }).map(|_| ())
+    }
+
     fn allowed(&self, path: &Path) -> Result<PathBuf, String> {
         let Some(limits) = &self.limits else { return Ok(path.to_path_buf()) };
         let refused = || {
             format!(
-                "`{}` may not be read by connectors made over REST; start with `--allow-path DIR` to allow a directory",
+                "`{}` may not be used by connectors made over REST; start with `--allow-path DIR` to allow a directory",
                 path.display()
             )
         };
@@ -125,15 +134,13 @@ fn without_line_end(mut text: String) -> String {
 /// The value of a key in a properties file: the last one wins; `=`, `:` or blanks separate.
 fn property(text: &str, key: &str) -> Option<String> {
     let lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with(['#', '!']));
-    lines
-        .filter_map(|line| {
-            let end = line.find(|c: char| c == '=' || c == ':' || c.is_whitespace())?;
-            let (name, rest) = line.split_at(end);
-            let rest = rest.trim_start();
-            let value = rest.strip_prefix(['=', ':']).unwrap_or(rest);
-            (name == key).then(|| value.trim_start().to_owned())
-        })
-        .last()
+    lines.rev().find_map(|line| {
+        let end = line.find(|c: char| c == '=' || c == ':' || c.is_whitespace())?;
+        let (name, rest) = line.split_at(end);
+        let rest = rest.trim_start();
+        let value = rest.strip_prefix(['=', ':']).unwrap_or(rest);
+        (name == key).then(|| value.trim_start().to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -175,5 +182,10 @@ mod tests {
         assert!(resolve_text(&format!("${{file:{}/s}}", inside.display()), &some).is_ok());
         assert!(resolve_text(&format!("${{file:{}/../s}}", inside.display()), &some).is_err());
         assert!(resolve_text(&format!("${{file:{}/s}}", dir.path().display()), &some).is_err());
+        assert!(some.permits(&inside.join("not/yet/there")).is_ok());
+        assert!(some.permits(&inside.join("../out")).is_err());
+        assert!(some.permits(&dir.path().join("out")).is_err());
+        assert!(nothing.permits(Path::new("/tmp/out")).is_err());
+        assert!(ReferenceResolver::trusted().permits(Path::new("/tmp/out")).is_ok());
     }
 }

@@ -1,13 +1,13 @@
 //! `validate`: a config against the declarations of its connector, converters and steps, every problem at once.
 
 use aqueduct_core::component::{Connector, Registry, Spec};
-use aqueduct_core::config::reference::{Resolver, resolve};
+use aqueduct_core::config::reference::resolve;
 use aqueduct_core::config::{Config, ConfigKey, ConfigType, Importance, Problem, ResolvedConfig, plain};
 use serde::Serialize;
 
-use crate::config::Origin;
 use crate::error::RuntimeError;
 use crate::framework;
+use crate::secrets::ReferenceResolver;
 
 /// `PUT /connector-plugins/{p}/config/validate`.
 #[derive(Clone, Debug, Serialize)]
@@ -118,8 +118,7 @@ pub(crate) fn problems(
     registry: &Registry,
     name: &str,
     config: &Config,
-    resolver: &dyn Resolver,
-    origin: Origin,
+    resolver: &ReferenceResolver,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     if name.trim().is_empty() || name.chars().any(char::is_control) {
@@ -156,7 +155,7 @@ pub(crate) fn problems(
         }
     };
     problems.extend(connector_problems(&connector, &resolved));
-    problems.extend(framework::problems(registry, &connector, &resolved, origin));
+    problems.extend(framework::problems(registry, &connector, &resolved, resolver));
     let mut seen = std::collections::BTreeSet::new();
     problems.retain(|problem| seen.insert((problem.key.clone(), problem.message.clone())));
     problems
@@ -183,8 +182,7 @@ pub(crate) fn infos(
     registry: &Registry,
     class: &str,
     config: &Config,
-    resolver: &dyn Resolver,
-    origin: Origin,
+    resolver: &ReferenceResolver,
 ) -> Result<ConfigInfos, RuntimeError> {
     let Some(given) = config.get("connector.class") else {
         let text =
@@ -196,7 +194,7 @@ pub(crate) fn infos(
         .or_else(|_| registry.find_connector(class))
         .map_err(|error| RuntimeError::NotFound(error.full()))?;
     let name = config.get("name").cloned();
-    let mut found = problems(registry, name.as_deref().unwrap_or("connector"), config, resolver, origin);
+    let mut found = problems(registry, name.as_deref().unwrap_or("connector"), config, resolver);
     if name.is_none() {
         found.push(Problem::new("name", "missing required key `name`: the name of the connector"));
     }
