@@ -53,7 +53,8 @@ struct Change {
     row: Row,
 }
 
-/// Judges `lines` against `table`. `dense` demands that every offset from 0 of every partition is there.
+/// Judges `lines` against `table`. `dense` demands that every offset from 0 of every partition is there,
+/// but for tombstones.
 pub fn check(lines: impl IntoIterator<Item = String>, table: &Table, dense: bool) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut by_place: BTreeMap<(i64, i64), String> = BTreeMap::new();
@@ -73,7 +74,7 @@ pub fn check(lines: impl IntoIterator<Item = String>, table: &Table, dense: bool
         }
     }
     if dense {
-        check_dense(by_place.keys().copied(), &mut verdict.wrong);
+        check_dense(&by_place, &mut verdict.wrong)?;
     }
     let mut keys: HashMap<i64, Vec<Change>> = HashMap::new();
     for line in by_place.values() {
@@ -89,15 +90,24 @@ pub fn check(lines: impl IntoIterator<Item = String>, table: &Table, dense: bool
     Ok(verdict)
 }
 
-fn check_dense(places: impl Iterator<Item = (i64, i64)>, wrong: &mut Vec<String>) {
-    let mut next: HashMap<i64, i64> = HashMap::new();
-    for (partition, offset) in places {
-        let expected = next.entry(partition).or_default();
-        if offset != *expected {
+/// Every offset is there, but for the tombstone behind a delete, which sinks may leave out.
+fn check_dense(by_place: &BTreeMap<(i64, i64), String>, wrong: &mut Vec<String>) -> Result<()> {
+    let mut last: Option<((i64, i64), &str)> = None;
+    for ((partition, offset), line) in by_place {
+        let expected = match last {
+            Some(((of, at), _)) if of == *partition => at + 1,
+            _ => 0,
+        };
+        let tombstone = match last {
+            Some((_, before)) if *offset == expected + 1 => change(&serde_json::from_str(before)?)?.deleted,
+            _ => false,
+        };
+        if *offset != expected && !tombstone {
             wrong.push(format!("partition {partition}: offsets {expected} to {} are missing", offset - 1));
         }
-        *expected = offset + 1;
+        last = Some(((*partition, *offset), line));
     }
+    Ok(())
 }
 
 fn change(json: &Value) -> Result<Change> {

@@ -1,5 +1,6 @@
 //! Black-box tests of the real binary with real servers and real clients.
 
+mod adversity;
 mod capture;
 mod cli;
 mod clients;

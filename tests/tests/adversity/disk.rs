@@ -1,0 +1,191 @@
+//! A damaged segment, and a disk without room.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aqueduct_tests::process::{Start, eventually};
+use aqueduct_tests::require::not_run;
+use aqueduct_tests::rest::{task_state, trace};
+use aqueduct_tests::topic::{self, Write};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::json;
+
+use super::{LIMIT, end, start};
+
+fn orders(ids: std::ops::Range<u32>) -> Vec<Write> {
+    ids.map(|id| Write { value: Some(format!(r#"{{"id":{id}}}"#).into()), ..Write::default() }).collect()
+}
+
+#[test]
+fn a_damaged_segment_takes_its_partition_offline_and_nothing_else() {
+    damaged().expect("it is named and can be repaired");
+}
+
+fn damaged() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let start = Start::broker(dir.path());
+    let mut broker = start.start()?;
+    for name in ["orders", "other"] {
+        topic::create(&broker.kafka, name, 1, &[])?;
+        for from in (0..1000).step_by(100) {
+            topic::write(&broker.kafka, name, &orders(from..from + 100))?;
+        }
+    }
+    ensure!(broker.terminate(LIMIT)?.success(), "{}", broker.output());
+    // Everything is below the recovery point now; the next start is not clean.
+    start.start()?.kill()?;
+    let segment = start.data.join("orders-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).with_context(|| segment.display().to_string())?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, &bytes)?;
+
+    let mut broker = start.start()?;
+    ensure!(topic::read(&broker.kafka, "other")?.len() == 1000, "the other topic is as it was");
+    topic::write(&broker.kafka, "other", &orders(1000..1100))?;
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.kafka)
+        .set("log_level", "2")
+        .set("message.timeout.ms", "1000")
+        .create()?;
+    producer.send(BaseRecord::<(), _>::to("orders").payload("x")).map_err(|(error, _)| error)?;
+    // The queue is empty when the record has failed, too.
+    producer.flush(LIMIT)?;
+    let advice = "--repair-partition orders-0";
+    eventually("the message says how to repair it", LIMIT, || broker.output().contains(advice))?;
+    ensure!(broker.output().contains("00000000000000000000.log"), "{}", broker.output());
+    ensure!(std::fs::read(&segment)? == bytes, "nothing is cut or overwritten unasked");
+    ensure!(broker.terminate(LIMIT)?.success(), "{}", broker.output());
+
+    let mut repair = start.clone();
+    repair.args.extend(["--repair-partition".into(), "orders-0".into()]);
+    let mut broker = repair.start()?;
+    let kept = topic::read(&broker.kafka, "orders")?.len();
+    ensure!((1..1000).contains(&kept) && kept % 100 == 0, "{kept} records before the damage are kept");
+    topic::write(&broker.kafka, "orders", &orders(0..100))?;
+    ensure!(broker.terminate(LIMIT)?.success(), "{}", broker.output());
+    let cut = std::fs::read_dir(start.data.join("orders-0"))?
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().contains(".cut"));
+    ensure!(cut, "what was cut is kept");
+    let broker = start.start()?;
+    ensure!(topic::read(&broker.kafka, "orders")?.len() == kept + 100, "it goes on after the repair");
+    end(broker, &[])
+}
+
+/// A file system of that many MiB; unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path, mib: u32, test: &str) -> Result<Option<Self>> {
+        std::fs::create_dir_all(at)?;
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+        if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
+            not_run("mount", test, "only root may mount a small tmpfs");
+            return Ok(None);
+        }
+        Ok(Some(Self(at.to_owned())))
+    }
+
+    /// Takes all the room there is; it is free again when the file is removed.
+    fn fill(&self) -> Result<PathBuf> {
+        let filler = self.0.join("filler");
+        let mut file = std::fs::File::create(&filler)?;
+        let block = vec![0; 1 << 16];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        while std::io::Write::write_all(&mut file, &block[..1]).is_ok() {}
+        Ok(filler)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: the process is killed a moment before.
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_full_log_disk_stops_producers_and_loses_nothing() {
+    full_log().expect("it goes on once there is room");
+}
+
+fn full_log() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let Some(small) =
+        Small::mount(&dir.path().join("small"), 48, "a_full_log_disk_stops_producers_and_loses_nothing")?
+    else {
+        return Ok(());
+    };
+    let mut start = Start::run(dir.path(), &[]);
+    start.data = dir.path().join("small/data");
+    let process = start.start()?;
+    let rest = aqueduct_tests::rest::Rest::new(&process)?;
+    let config = json!({
+        "connector.class": "datagen", "topic": "made", "rate": "2000", "count": "8000",
+        "topic.creation.default.partitions": "1",
+        "errors.restart.delay": "200ms", "errors.restart.delay.max": "500ms",
+    });
+    rest.put_connector("gen", &config)?;
+    let written =
+        || topic::ends(&process.kafka, "made").map(|ends| ends.iter().sum::<i64>()).unwrap_or_default();
+    eventually("records flow", LIMIT, || written() > 500)?;
+    let filler = small.fill()?;
+    eventually("the log says that its disk is full", LIMIT, || {
+        process.output().to_lowercase().contains("no space left")
+    })?;
+    let at = written();
+    std::thread::park_timeout(Duration::from_secs(1));
+    ensure!(written() - at < 4000, "records were taken without room for them");
+    let shown = rest.get("/connectors/gen/status")?;
+    std::fs::remove_file(filler)?;
+    eventually("it goes on once there is room", LIMIT, || written() >= 8000)
+        .with_context(|| format!("status when full: {shown}\n{}", process.output()))?;
+    let mut next = 0;
+    for read in topic::read(&process.kafka, "made")? {
+        let value: serde_json::Value = serde_json::from_slice(read.value.as_deref().context("a value")?)?;
+        let id = value["id"].as_u64().context("an id")?;
+        ensure!(id <= next, "{next} is missing");
+        next = next.max(id + 1);
+    }
+    ensure!(next == 8000, "the last is {next}");
+    rest.until_status("gen", LIMIT, |status| task_state(status) == "RUNNING")?;
+    end(process, &[])
+}
+
+#[test]
+fn a_full_disk_under_a_file_sink_leaves_no_half_file() {
+    full_sink().expect("it goes on once there is room");
+}
+
+fn full_sink() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let test = "a_full_disk_under_a_file_sink_leaves_no_half_file";
+    let Some(small) = Small::mount(&dir.path().join("small"), 4, test)? else { return Ok(()) };
+    let (_, process, rest) = start(dir.path())?;
+    topic::create(&process.kafka, "orders", 1, &[])?;
+    topic::write(&process.kafka, "orders", &orders(0..5000))?;
+    let filler = small.fill()?;
+    let out = dir.path().join("small/out");
+    let config = json!({
+        "connector.class": "file", "topics": "orders", "path": out, "roll.age": "200ms",
+        "errors.restart.delay": "200ms", "errors.restart.delay.max": "500ms",
+    });
+    rest.put_connector("files", &config)?;
+    let status = rest.until_status("files", LIMIT, |status| trace(status).contains("o space left"))?;
+    let lines = aqueduct_tests::lake::directory_lines(&out)?;
+    ensure!(lines.is_empty(), "{} lines are taken for whole: {status}", lines.len());
+    ensure!(
+        topic::committed(&process.kafka, "connect-files", "orders", 0)?.is_none(),
+        "nothing is committed"
+    );
+    std::fs::remove_file(filler)?;
+    let all = || aqueduct_tests::lake::directory_lines(&out).is_ok_and(|lines| lines.len() >= 5000);
+    eventually("everything arrives once there is room", LIMIT, all).with_context(|| process.output())?;
+    ensure!(aqueduct_tests::lake::directory_lines(&out)?.len() == 5000, "each once");
+    end(process, &[])
+}
