@@ -298,12 +298,14 @@ fn column(name: &str, base: &str) -> ColumnType {
     ColumnType { name: name.to_owned(), type_oid, typmod }
 }
 
-/// The columns that identify a row: a replica identity index where one is chosen, else the primary key.
+/// The columns of a record's key: the primary key, as in Debezium. Where a replica identity index leaves a part of it
+/// out of the old rows that the server sends, or there is none, the columns of that index.
 async fn key(session: &mut Session, oid: u32) -> Result<Vec<String>> {
     let sql = format!(
         "SELECT a.attname FROM \
-           (SELECT indkey, indnkeyatts FROM pg_index WHERE indrelid = {oid} AND (indisreplident OR indisprimary) \
-            ORDER BY indisreplident DESC LIMIT 1) i, \
+           (SELECT indkey, indnkeyatts FROM pg_index i WHERE indrelid = {oid} AND (indisreplident OR indisprimary) \
+            ORDER BY indisprimary AND NOT EXISTS (SELECT FROM pg_index r WHERE r.indrelid = {oid} AND r.indisreplident \
+              AND NOT r.indkey::int2[] @> i.indkey::int2[]) DESC, indisreplident DESC LIMIT 1) i, \
            unnest(i.indkey) WITH ORDINALITY k(attnum, ord) \
            JOIN pg_attribute a ON a.attrelid = {oid} AND a.attnum = k.attnum \
          WHERE k.ord <= i.indnkeyatts ORDER BY k.ord"
