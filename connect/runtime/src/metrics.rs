@@ -172,6 +172,15 @@ struct Seen {
     lag: BTreeMap<usize, Lag>,
     progress: BTreeMap<usize, Progress>,
     retention: BTreeMap<usize, String>,
+    trouble: BTreeMap<(usize, Call), String>,
+}
+
+/// Calls of a running task that are tried again until they work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Call {
+    Poll,
+    Put,
+    Commit,
 }
 
 /// Records per second, smoothed over a few seconds.
@@ -194,6 +203,24 @@ impl ConnectorStats {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_error_at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
         self.seen.lock().last_error = Some(text);
+    }
+
+    /// A call of a running task has failed and is tried again; it shows in the status until the call works.
+    pub(crate) fn trying_again(&self, task: usize, call: Call, error: &Error) {
+        self.retries.inc();
+        self.error(error);
+        self.seen.lock().trouble.insert((task, call), format!("trying again: {}", error.full()));
+    }
+
+    /// The call works.
+    pub(crate) fn works(&self, task: usize, call: Call) {
+        self.seen.lock().trouble.remove(&(task, call));
+    }
+
+    /// What a running task cannot do at the moment.
+    pub(crate) fn trouble(&self, task: usize) -> Option<String> {
+        let seen = self.seen.lock();
+        seen.trouble.range((task, Call::Poll)..=(task, Call::Commit)).map(|(_, text)| text.clone()).next()
     }
 
     pub(crate) fn set_lag(&self, task: usize, amount: u64, unit: &'static str) {
@@ -229,6 +256,7 @@ impl ConnectorStats {
         seen.lag.remove(&task);
         seen.progress.remove(&task);
         seen.retention.remove(&task);
+        seen.trouble.retain(|(of, _), _| *of != task);
     }
 
     /// Called about once a second.

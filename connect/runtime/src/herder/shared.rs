@@ -152,7 +152,7 @@ impl Shared {
             id,
             state: task.state,
             worker_id: worker_id(),
-            trace: task.trace.clone(),
+            trace: task.trace.clone().or_else(|| seen.stats.trouble(id)),
         });
         Some(ConnectorStatus {
             name: name.to_owned(),

@@ -23,6 +23,7 @@ use super::dead_letter::{DeadLetters, Origin, Verdict, judge, unwritable};
 use super::refused::{Handle, Refused};
 use super::steps::{Failure, Stage, Steps};
 use super::watch::{Positions, watch};
+use crate::metrics::Call;
 
 /// How often an idle task gets an empty batch.
 const TICK: Duration = Duration::from_millis(500);
@@ -261,8 +262,7 @@ impl SinkLoop {
                 Err(error) => error,
             };
             let ErrorKind::Retriable { after } = error.kind() else { return Err(error) };
-            setup.stats.retries.inc();
-            setup.stats.error(&error);
+            setup.stats.trying_again(setup.task, Call::Put, &error);
             if attempt == 0 {
                 tracing::warn!(task = setup.id(), "trying again until it works: {}", error.full());
             }
@@ -272,6 +272,7 @@ impl SinkLoop {
             self.wait_out(setup, task, wait, &mut records).await?;
         }
         if attempt > 0 {
+            setup.stats.works(setup.task, Call::Put);
             tracing::info!(task = setup.id(), "works again after {attempt} tries");
         }
         self.advance(&records);
@@ -414,8 +415,11 @@ impl SinkLoop {
         match result {
             // There is nothing to put again; the next tick comes soon.
             Err(error) if empty && error.is_retriable() => {
-                setup.stats.retries.inc();
-                setup.stats.error(&error);
+                setup.stats.trying_again(setup.task, Call::Put, &error);
+                Ok(())
+            }
+            Ok(()) if empty => {
+                setup.stats.works(setup.task, Call::Put);
                 Ok(())
             }
             result => result,
@@ -505,8 +509,7 @@ impl SinkLoop {
         let answered = match task.pre_commit(&self.taken).await {
             Ok(offsets) => offsets,
             Err(error) if error.is_retriable() => {
-                setup.stats.retries.inc();
-                setup.stats.error(&error);
+                setup.stats.trying_again(setup.task, Call::Commit, &error);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -514,15 +517,18 @@ impl SinkLoop {
         self.bury_refused(setup).await?;
         let due = due(&answered, &self.taken, &self.committed);
         if due.is_empty() {
+            setup.stats.works(setup.task, Call::Commit);
             return Ok(());
         }
         failpoint::hit("runtime.sink.before_offset_commit");
         match self.consumer.commit(&due).await {
-            Ok(()) => self.committed.extend(due),
+            Ok(()) => {
+                self.committed.extend(due);
+                setup.stats.works(setup.task, Call::Commit);
+            }
             // Committed again with the next one.
             Err(error) if error.is_retriable() => {
-                setup.stats.retries.inc();
-                setup.stats.error(&error);
+                setup.stats.trying_again(setup.task, Call::Commit, &error);
             }
             Err(error) => return Err(error),
         }

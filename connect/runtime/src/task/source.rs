@@ -23,7 +23,7 @@ use super::steps::{Failure, Stage, Steps};
 use super::tracker::AckTracker;
 use super::{TaskSetup, pause};
 use crate::framework::MAX_RECORD_BYTES;
-use crate::metrics::ConnectorStats;
+use crate::metrics::{Call, ConnectorStats};
 use crate::topics::TopicSettings;
 
 /// Room for the record's framing below the topic's limit.
@@ -142,7 +142,10 @@ impl SourceLoop {
                 }
                 batch = task.poll(), if !paused => match batch {
                     Ok(batch) => {
-                        failed_polls = 0;
+                        if failed_polls > 0 {
+                            failed_polls = 0;
+                            setup.stats.works(setup.task, Call::Poll);
+                        }
                         match self.write(setup, batch).await {
                             Err(error) if error.kind() == ErrorKind::Cancelled => return Ok(()),
                             result => result?,
@@ -150,8 +153,7 @@ impl SourceLoop {
                     }
                     Err(error) => {
                         let ErrorKind::Retriable { after } = error.kind() else { return Err(error) };
-                        setup.stats.retries.inc();
-                        setup.stats.error(&error);
+                        setup.stats.trying_again(setup.task, Call::Poll, &error);
                         tracing::warn!(task = setup.id(), "polling, trying again: {}", error.full());
                         let wait = after.unwrap_or_else(|| setup.framework.retry.outage_pause(failed_polls));
                         failed_polls += 1;
