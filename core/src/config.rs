@@ -13,7 +13,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
-pub use definition::{ConfigDef, ConfigKey, ConfigType, Importance};
+pub use definition::{Check, ConfigDef, ConfigKey, ConfigType, Importance};
 pub use units::{ByteSize, parse_duration, parse_size};
 pub use values::{Problem, Secret, Values};
 

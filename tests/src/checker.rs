@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn every_loss_and_every_change_is_seen() {
-        let bad: [(&[(i64, &str, bool)], Table); 6] = [
+        type Lines<'a> = &'a [(i64, &'a str, bool)];
+        let bad: [(Lines<'_>, Table); 6] = [
             (&[(1, "a", false), (3, "b", false)], table(3, "b")),
             (&[(1, "a", false), (2, "b", false)], table(3, "b")),
             (&[(1, "a", false)], Table::new()),

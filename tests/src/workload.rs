@@ -15,6 +15,9 @@ use sqlx::{AssertSqlSafe, Row as _};
 use crate::checker::{Row, Table};
 use crate::postgres::execute;
 
+/// Keys with their new version and whether the row is there.
+type Changed = Vec<(i64, (i64, bool))>;
+
 /// What the workload does to `public.orders`.
 pub struct Workload {
     pool: PgPool,
@@ -95,9 +98,9 @@ impl Workload {
         Ok(())
     }
 
-    fn plan(&mut self) -> (String, Vec<(i64, (i64, bool))>) {
+    fn plan(&mut self) -> (String, Changed) {
         let mut sql = String::from("BEGIN;");
-        let mut changed: Vec<(i64, (i64, bool))> = Vec::new();
+        let mut changed = Changed::new();
         for _ in 0..self.rng.usize(1..=3) {
             let new = self.rng.u8(0..10) < 2;
             let id = if new { self.next } else { self.rng.i64(1..self.next) };

@@ -46,6 +46,9 @@ pub enum ConfigType {
     Json,
 }
 
+/// A check of a value beyond its type; the error says what to do.
+pub type Check = fn(&str) -> Result<(), String>;
+
 /// One declared key.
 #[derive(Clone, Debug)]
 pub struct ConfigKey {
@@ -64,7 +67,7 @@ pub struct ConfigKey {
     /// One or two sentences for the reference documentation, with units and effect.
     pub doc: &'static str,
     /// A further check; the error says what to do.
-    pub check: Option<fn(&str) -> Result<(), String>>,
+    pub check: Option<Check>,
     /// Whether it is a path, which a pipeline file gives relative to itself.
     pub path: bool,
 }
@@ -114,7 +117,7 @@ impl ConfigKey {
 
     /// Sets a further check.
     #[must_use]
-    pub const fn check(mut self, check: fn(&str) -> Result<(), String>) -> Self {
+    pub const fn check(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
     }
