@@ -79,6 +79,8 @@ pub(crate) struct Store {
     /// The same without retries.
     once: Client,
     bucket: String,
+    /// For messages: empty, or where the server is.
+    server: String,
     conditional: bool,
 }
 
@@ -106,6 +108,7 @@ impl Store {
             client: with(RetryConfig::standard().with_max_attempts(3)),
             once: with(RetryConfig::disabled()),
             bucket: config.bucket.clone(),
+            server: config.endpoint.as_ref().map(|at| format!(" at `{at}`")).unwrap_or_default(),
             conditional: config.conditional,
         }
     }
@@ -230,15 +233,18 @@ impl Store {
         let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
         let code = error.code().unwrap_or_default().to_owned();
         let said = error.message().unwrap_or_default().to_owned();
-        let bucket = &self.bucket;
-        let message = format!("cannot {what} `{key}` in bucket `{bucket}`");
+        let (bucket, server) = (&self.bucket, &self.server);
+        let message = match key {
+            "" => format!("cannot {what} bucket `{bucket}`{server}"),
+            _ => format!("cannot {what} `{key}` in bucket `{bucket}`{server}"),
+        };
         let answered = format!("{message}: {status} {code} {said}").trim_end().to_owned();
         let kind: fn(String) -> Error = match (code.as_str(), status) {
             ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => return Failure::Exists,
             ("NoSuchUpload", _) => return Failure::Gone,
             ("NoSuchBucket", _) => {
                 return Failure::Other(Error::bad_config(format!(
-                    "bucket `{bucket}` does not exist; create it first"
+                    "bucket `{bucket}` does not exist{server}; create it first"
                 )));
             }
             (

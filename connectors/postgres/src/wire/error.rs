@@ -101,6 +101,12 @@ impl PgError {
     pub(crate) fn during(self, doing: impl std::fmt::Display) -> Error {
         let kind = self.kind();
         let text = match &self {
+            // The words of PostgreSQL 15 and 16.
+            PgError::Server(error)
+                if error.message.contains("walsender") || error.message.contains("WAL sender") =>
+            {
+                format!("{doing}: {error}; give the user that right with `ALTER ROLE … REPLICATION`")
+            }
             PgError::Server(error) => format!("{doing}: {error}"),
             other => format!("{doing}: {other}"),
         };
