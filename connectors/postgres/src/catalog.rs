@@ -372,15 +372,16 @@ pub(crate) async fn describe(
     Ok(TableShape { schema: relation.schema.clone(), name: relation.name.clone(), columns, key, included })
 }
 
-/// The catalog tells the key as it is now, in its order; the relation tells it as it was, unless it is the whole row.
+/// The catalog tells the key as it is now, in its order; the relation tells the columns that identified a row then,
+/// which may be more than the key, unless they are the whole row. A key that is no part of them has changed since.
 fn historic_key(relation: &Relation, now: Vec<String>) -> Vec<String> {
     if relation.whole {
         return now;
     }
     let identity = relation.columns.iter().filter(|column| column.identity);
     let then: Vec<String> = identity.map(|column| column.name.clone()).collect();
-    let same = now.len() == then.len() && now.iter().all(|name| then.contains(name));
-    if same { now } else { then }
+    let part = !now.is_empty() && now.iter().all(|name| then.contains(name));
+    if part { now } else { then }
 }
 
 #[cfg(test)]
@@ -408,6 +409,8 @@ mod tests {
         };
         assert_eq!(key(&relation, &["b", "a"]), "b,a");
         assert_eq!(key(&relation, &["b", "renamed"]), "a,b");
+        // The primary key within a wider replica identity index.
+        assert_eq!(key(&relation, &["b"]), "b");
         relation.whole = true;
         assert_eq!(key(&relation, &["b"]), "b");
     }
