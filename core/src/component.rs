@@ -136,7 +136,8 @@ impl Registry {
         if let Ok(sink) = self.find_sink(class) {
             return Ok(Connector::Sink(sink));
         }
-        let names = self.sources.iter().map(|s| s.spec().name).chain(self.sinks.iter().map(|s| s.spec().name));
+        let names =
+            self.sources.iter().map(|s| s.spec().name).chain(self.sinks.iter().map(|s| s.spec().name));
         Err(unknown("connector", class, names))
     }
 }

@@ -43,9 +43,7 @@ pub fn decimal_scale(schema: &Schema) -> Option<i32> {
 
 /// Plain decimal text (`-12.30`) of an unscaled value.
 pub fn decimal_text(unscaled: &[u8], scale: i32) -> String {
-    let number = BigInt::from_signed_bytes_be(unscaled);
-    let negative = number.sign() == num_bigint::Sign::Minus;
-    let mut digits = number.magnitude().to_string();
+    let (negative, mut digits) = digits(unscaled);
     if scale < 0 {
         if digits != "0" {
             digits.extend(std::iter::repeat_n('0', scale.unsigned_abs() as usize));
@@ -63,10 +61,52 @@ pub fn decimal_text(unscaled: &[u8], scale: i32) -> String {
     digits
 }
 
+/// Sign and digits of an unscaled value; nearly all fit 64 bits.
+fn digits(unscaled: &[u8]) -> (bool, String) {
+    if let Some(number) = small(unscaled) {
+        return (number < 0, number.unsigned_abs().to_string());
+    }
+    let number = BigInt::from_signed_bytes_be(unscaled);
+    (number.sign() == num_bigint::Sign::Minus, number.magnitude().to_string())
+}
+
+fn small(unscaled: &[u8]) -> Option<i64> {
+    let first = *unscaled.first()?;
+    let mut wide = [if first & 0x80 == 0 { 0 } else { 0xff }; 8];
+    wide.get_mut(8usize.checked_sub(unscaled.len())?..)?.copy_from_slice(unscaled);
+    Some(i64::from_be_bytes(wide))
+}
+
 /// Unscaled bytes of decimal text (`-12.3`, `1e3`), at exactly the given scale; refuses to round.
 pub fn decimal_bytes(text: &str, scale: i32) -> Result<Bytes> {
+    if let Some(bytes) = small_bytes(text, scale) {
+        return Ok(bytes);
+    }
     let (unscaled, found) = parse_decimal(text)?;
     rescale(unscaled, found, scale, text)
+}
+
+/// The same for plain text of few digits that need not be cut; `None` leaves it to the general way.
+fn small_bytes(text: &str, scale: i32) -> Option<Bytes> {
+    let (negative, plain) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = plain.split_once('.').unwrap_or((plain, ""));
+    if whole.is_empty() || whole.len() + fraction.len() > 18 {
+        return None;
+    }
+    let mut unscaled = 0_i64;
+    for digit in whole.bytes().chain(fraction.bytes()) {
+        unscaled = unscaled * 10 + i64::from(digit.is_ascii_digit().then(|| digit - b'0')?);
+    }
+    let more = u32::try_from(scale.checked_sub(i32::try_from(fraction.len()).ok()?)?).ok()?;
+    let unscaled = unscaled.checked_mul(10_i64.checked_pow(more)?)?;
+    let bytes = if negative { -unscaled } else { unscaled }.to_be_bytes();
+    // As few bytes as keep the sign.
+    let spare = bytes.windows(2).take_while(|pair| match pair[0] {
+        0 => pair[1] & 0x80 == 0,
+        0xff => pair[1] & 0x80 != 0,
+        _ => false,
+    });
+    Some(Bytes::copy_from_slice(&bytes[spare.count()..]))
 }
 
 /// Unscaled bytes and the text's own scale.
@@ -79,7 +119,9 @@ pub fn decimal_parts(text: &str) -> Result<(Bytes, i32)> {
 const MAX_DIGITS: i64 = 150_000;
 
 fn parse_decimal(text: &str) -> Result<(BigInt, i32)> {
-    let bad = || Error::bad_record(format!("`{}` is not a decimal number", text.chars().take(40).collect::<String>()));
+    let bad = || {
+        Error::bad_record(format!("`{}` is not a decimal number", text.chars().take(40).collect::<String>()))
+    };
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((m, e)) => (m, e.strip_prefix('+').unwrap_or(e).parse::<i64>().map_err(|_| bad())?),
         None => (text, 0),
@@ -114,6 +156,8 @@ fn rescale(unscaled: BigInt, from: i32, to: i32, text: &str) -> Result<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn round(text: &str, scale: i32) -> String {
@@ -134,5 +178,19 @@ mod tests {
         assert!(decimal_bytes("0.125", 2).is_err());
         assert!(decimal_bytes("NaN", 2).is_err());
         assert!(decimal_bytes("1e999999999", 2).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn few_digits_give_what_the_general_way_gives(text in "-?[0-9]{1,12}([.][0-9]{0,9})?", scale in -3..12_i32) {
+            let (unscaled, found) = parse_decimal(&text).expect("a decimal");
+            let general = rescale(unscaled, found, scale, &text).ok();
+            prop_assert_eq!(decimal_bytes(&text, scale).ok(), general);
+        }
+
+        #[test]
+        fn any_bytes_have_the_digits_of_their_number(bytes in prop::collection::vec(any::<u8>(), 0..12)) {
+            prop_assert_eq!(decimal_text(&bytes, 0), BigInt::from_signed_bytes_be(&bytes).to_string());
+        }
     }
 }

@@ -91,7 +91,15 @@ pub struct Schema {
 impl Schema {
     /// A required schema without annotations.
     pub fn new(ty: Type) -> Self {
-        Self { ty, optional: false, name: None, version: None, doc: None, default: None, parameters: BTreeMap::new() }
+        Self {
+            ty,
+            optional: false,
+            name: None,
+            version: None,
+            doc: None,
+            default: None,
+            parameters: BTreeMap::new(),
+        }
     }
 
     /// A struct of the given name and fields.

@@ -76,7 +76,17 @@ impl ConfigKey {
     /// An optional key without default.
     pub const fn new(name: &'static str, ty: ConfigType, doc: &'static str) -> Self {
         let importance = Importance::Medium;
-        Self { name, aliases: &[], ty, default: None, required: false, importance, doc, check: None, path: false }
+        Self {
+            name,
+            aliases: &[],
+            ty,
+            default: None,
+            required: false,
+            importance,
+            doc,
+            check: None,
+            path: false,
+        }
     }
 
     /// Must be given; high importance.
@@ -161,7 +171,10 @@ impl ConfigDef {
                 (Some(resolved), _) => (resolved.text.as_str(), resolved.secret),
                 (None, Some(default)) => (default, false),
                 (None, None) if key.required => {
-                    problems.push(Problem::new(key.name, format!("missing required key `{}`: {}", key.name, key.doc)));
+                    problems.push(Problem::new(
+                        key.name,
+                        format!("missing required key `{}`: {}", key.name, key.doc),
+                    ));
                     continue;
                 }
                 (None, None) => continue,
@@ -172,7 +185,10 @@ impl ConfigDef {
                     // `why` may quote the text.
                     drop(why);
                     let what = expected(key.ty);
-                    problems.push(Problem::new(key.name, format!("`{}`: the referenced value is not {what}", key.name)));
+                    problems.push(Problem::new(
+                        key.name,
+                        format!("`{}`: the referenced value is not {what}", key.name),
+                    ));
                 }
                 Err(why) => problems.push(Problem::new(key.name, format!("`{}`: {why}", key.name))),
             }

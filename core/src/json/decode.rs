@@ -33,7 +33,8 @@ impl<'a> Seed<'a> {
 
     /// The slice of the input that holds `text`, which serde_json lent from it.
     fn lend(self, text: &str) -> Str {
-        Str::try_from(self.input.slice_ref(text.as_bytes())).expect("a part of valid UTF-8 at character bounds")
+        Str::try_from(self.input.slice_ref(text.as_bytes()))
+            .expect("a part of valid UTF-8 at character bounds")
     }
 }
 
@@ -57,7 +58,8 @@ fn decimal(raw: &str, scale: i32, optional: bool) -> Result<Value> {
     }
     if raw.starts_with('"') {
         let text: String = serde_json::from_str(raw).map_err(|e| Error::bad_record(e.to_string()))?;
-        let bytes = STANDARD.decode(text).map_err(|e| Error::bad_record(format!("a decimal is not base64: {e}")))?;
+        let bytes =
+            STANDARD.decode(text).map_err(|e| Error::bad_record(format!("a decimal is not base64: {e}")))?;
         return Ok(Value::Bytes(bytes.into()));
     }
     Ok(Value::Bytes(logical::decimal_bytes(raw, scale)?))
@@ -155,7 +157,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Some(Type::Array(element)) => Ok(Value::Array(elements(self.with(Some(element)), &mut seq)?)),
             Some(Type::Map(key, value)) => {
                 let mut entries = Vec::new();
-                while let Some(entry) = seq.next_element_seed(Pair(self.with(Some(key)), self.with(Some(value))))? {
+                while let Some(entry) =
+                    seq.next_element_seed(Pair(self.with(Some(key)), self.with(Some(value))))?
+                {
                     entries.push(entry);
                 }
                 Ok(Value::Map(entries))

@@ -75,9 +75,11 @@ pub fn schema_from_json(json: &Json) -> Result<Schema> {
         "array" => Type::Array(part("items")?),
         "map" => Type::Map(part("keys")?, part("values")?),
         "struct" => {
-            let fields = json.get("fields").and_then(Json::as_array).ok_or_else(|| bad("`fields` is missing"))?;
+            let fields =
+                json.get("fields").and_then(Json::as_array).ok_or_else(|| bad("`fields` is missing"))?;
             let field = |field: &Json| -> Result<Field> {
-                let name = field.get("field").and_then(Json::as_str).ok_or_else(|| bad("`field` is missing"))?;
+                let name =
+                    field.get("field").and_then(Json::as_str).ok_or_else(|| bad("`field` is missing"))?;
                 Ok(Field::new(name, Arc::new(schema_from_json(field)?)))
             };
             Type::Struct(fields.iter().map(field).collect::<Result<_>>()?)
