@@ -179,6 +179,7 @@ struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Call {
     Poll,
+    Write,
     Put,
     Commit,
 }

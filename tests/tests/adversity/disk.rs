@@ -141,7 +141,7 @@ fn full_log() -> Result<()> {
     let at = written();
     std::thread::park_timeout(Duration::from_secs(1));
     ensure!(written() - at < 4000, "records were taken without room for them");
-    let shown = rest.get("/connectors/gen/status")?;
+    let shown = rest.until_status("gen", LIMIT, |status| trace(status).contains("acknowledged nothing"))?;
     std::fs::remove_file(filler)?;
     eventually("it goes on once there is room", LIMIT, || written() >= 8000)
         .with_context(|| format!("status when full: {shown}\n{}", process.output()))?;
@@ -153,7 +153,11 @@ fn full_log() -> Result<()> {
         next = next.max(id + 1);
     }
     ensure!(next == 8000, "the last is {next}");
-    rest.until_status("gen", LIMIT, |status| task_state(status) == "RUNNING")?;
+    rest.until_status("gen", LIMIT, |status| task_state(status) == "RUNNING" && trace(status).is_empty())?;
+    ensure!(
+        rest.metric("aqueduct_connector_records_total", "gen")? == 8000.0,
+        "each is counted when acknowledged"
+    );
     end(process, &[])
 }
 

@@ -15,7 +15,7 @@ use aqueduct_core::source::{
 };
 use aqueduct_core::{Datum, Error, ErrorKind, Record, Result, failpoint};
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use super::acks::AckQueue;
 use super::dead_letter::{DeadLetters, Origin, Verdict, judge, unwritable};
@@ -30,6 +30,8 @@ use crate::topics::TopicSettings;
 const MAX_PAYLOAD: usize = MAX_RECORD_BYTES - 1024;
 /// How often positions are written while records flow; each costs a flush of the log.
 const POSITION_INTERVAL: Duration = Duration::from_millis(200);
+/// How long the log may acknowledge nothing before the status says so.
+const STALL: Duration = Duration::from_secs(3);
 /// How long an orderly stop waits for acknowledgements.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -93,6 +95,12 @@ struct SourceLoop {
     letters: Option<DeadLetters>,
     /// Tokens of dead letters under way, to tell what could not be written.
     lettered: BTreeSet<u64>,
+    stats: Arc<ConnectorStats>,
+    task: usize,
+    /// When the last acknowledgement came, or nothing was under way.
+    acked_at: Instant,
+    stalled: bool,
+    tick: Interval,
 }
 
 impl SourceLoop {
@@ -118,6 +126,11 @@ impl SourceLoop {
                 task: setup.task,
             }),
             lettered: BTreeSet::new(),
+            stats: Arc::clone(&setup.stats),
+            task: setup.task,
+            acked_at: Instant::now(),
+            stalled: false,
+            tick: tokio::time::interval(Duration::from_secs(1)),
         })
     }
 
@@ -136,6 +149,7 @@ impl SourceLoop {
                     }
                 }
                 () = self.acks.changed() => self.take_acks()?,
+                _ = self.tick.tick() => self.watch_acks(),
                 stored = stored(&mut self.storing) => self.on_stored(stored?, task).await?,
                 () = tokio::time::sleep_until(wait), if self.tracker.has_ready() && self.storing.is_none() => {
                     self.store(setup);
@@ -174,13 +188,38 @@ impl SourceLoop {
     fn take_acks(&mut self) -> Result<()> {
         let mut tokens = std::mem::take(&mut self.tokens);
         let result = self.acks.take(&mut tokens);
+        let mut letters = 0;
         for token in &tokens {
             self.tracker.acknowledged(*token);
-            self.lettered.remove(token);
+            letters += u64::from(self.lettered.remove(token));
+        }
+        // What is only queued does not count: the log may never take it.
+        self.stats.records.inc_by((tokens.len() as u64).saturating_sub(letters));
+        if !tokens.is_empty() {
+            self.acked_at = Instant::now();
+            if std::mem::take(&mut self.stalled) {
+                self.stats.works(self.task, Call::Write);
+            }
         }
         self.tokens = tokens;
         result
             .map_err(|(token, error)| if self.lettered.contains(&token) { unwritable(&error) } else { error })
+    }
+
+    /// The client tries for ever, so a log that takes nothing, such as one with a full disk, is no error; it must show.
+    fn watch_acks(&mut self) {
+        if self.tracker.is_idle() {
+            self.acked_at = Instant::now();
+        }
+        let silent = self.acked_at.elapsed();
+        if silent >= STALL {
+            self.stalled = true;
+            let text = format!(
+                "the log has acknowledged nothing for {} s; if its disk is full or broken, the broker's own log says so",
+                silent.as_secs()
+            );
+            self.stats.trying_again(self.task, Call::Write, &Error::retriable(text));
+        }
     }
 
     /// Begins to write what may be stored.
@@ -219,12 +258,10 @@ impl SourceLoop {
         }
         self.prepare(setup, &passed.records).await?;
         let mut bytes = 0;
-        let mut written = 0;
         for (index, record) in passed.records {
             match self.encode(&record) {
                 Ok(encoded) => {
                     bytes += encoded.size() as u64;
-                    written += 1;
                     outputs.push((index, encoded));
                 }
                 Err(failure) => {
@@ -237,7 +274,6 @@ impl SourceLoop {
         outputs.sort_by_key(|(index, _)| *index);
         let sent = self.number(outputs, positions);
         self.send(setup, sent).await?;
-        setup.stats.records.inc_by(written);
         setup.stats.bytes.inc_by(bytes);
         Ok(())
     }
@@ -363,6 +399,7 @@ impl SourceLoop {
                 () = setup.cancel.cancelled() => return Err(Error::cancelled()),
                 result = &mut sending => return result,
                 () = self.acks.changed() => self.take_acks()?,
+                _ = self.tick.tick() => self.watch_acks(),
             }
         }
     }
