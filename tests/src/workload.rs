@@ -51,7 +51,7 @@ impl Workload {
         let sql = format!(
             "INSERT INTO orders (id, version, status, email, amount, paid, note)
              SELECT i, 1, 'new', 'user' || i || '@example.org', i % 100000 / 100.0, i % 3 = 0,
-                    CASE WHEN i % 10 = 0 THEN repeat(md5(i::text), 80) ELSE left(repeat(md5(i::text), 10), {width}) END
+                    CASE WHEN i % 10 = 0 THEN repeat(md5(i::text), 80) ELSE left(repeat(md5(i::text), {width} / 32 + 1), {width}) END
              FROM generate_series({from}, {to}) i"
         );
         execute(&self.pool, &sql).await?;

@@ -15,8 +15,9 @@ const IN_SNAPSHOT: &[&str] = &[
     "pg.snapshot.before_first_row@1",
     "pg.snapshot.row@1000",
     "pg.snapshot.row@20000",
+    // The end of the snapshot is stored, and nothing streamed yet; then at the very first streamed change.
     "pg.snapshot.done@1",
-    "pg.snapshot.done@1",
+    "pg.stream.change@1",
 ];
 
 /// And while the stream runs.
@@ -27,8 +28,6 @@ const IN_STREAM: &[&str] = &[
     "runtime.source.after_position_ack@50",
     "pg.before_slot_confirm@20",
     "pg.before_slot_confirm@50",
-    "s3.part@1",
-    "s3.part@2",
     "s3.before_complete@3",
     "s3.after_complete@1",
     "s3.after_complete@3",
@@ -58,6 +57,12 @@ fn kills(scene: &Scene, workload: aqueduct_tests::workload::Workload, rows: i64)
     // Inside one large transaction.
     scene.runtime.block_on(workload.insert_many(rows, 300))?;
     for failpoint in ["pg.stream.change@10000", "pg.stream.change@40000"] {
+        life(scene, failpoint, Duration::from_secs(60))?;
+    }
+
+    // Enough bytes at once for uploads in parts.
+    for failpoint in ["s3.part@1", "s3.part@3"] {
+        scene.runtime.block_on(workload.insert_many(20_000, 3_000))?;
         life(scene, failpoint, Duration::from_secs(60))?;
     }
 

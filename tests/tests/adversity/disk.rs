@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aqueduct_tests::process::{Start, eventually};
 use aqueduct_tests::require::not_run;
-use aqueduct_tests::rest::{task_state, trace};
+use aqueduct_tests::rest::{Rest, task_state, trace};
 use aqueduct_tests::topic::{self, Write};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::json;
 
-use super::{LIMIT, end, start};
+use super::{LIMIT, end, named, start};
 
 fn orders(ids: std::ops::Range<u32>) -> Vec<Write> {
     ids.map(|id| Write { value: Some(format!(r#"{{"id":{id}}}"#).into()), ..Write::default() }).collect()
@@ -59,6 +59,18 @@ fn damaged() -> Result<()> {
     ensure!(broker.output().contains("00000000000000000000.log"), "{}", broker.output());
     ensure!(std::fs::read(&segment)? == bytes, "nothing is cut or overwritten unasked");
     ensure!(broker.terminate(LIMIT)?.success(), "{}", broker.output());
+
+    // Its readers and writers say so, too, and keep nobody waiting at the stop.
+    let mut run = start.clone();
+    run.args = vec!["run".into(), "--allow-path".into(), dir.path().display().to_string()];
+    let process = run.start()?;
+    let rest = Rest::new(&process)?;
+    rest.put_connector("gen", &json!({ "connector.class": "datagen", "topic": "orders" }))?;
+    let out = dir.path().join("out");
+    rest.put_connector("files", &json!({ "connector.class": "file", "topics": "orders", "path": out }))?;
+    named(&rest, "gen", &["orders", "offline"])?;
+    named(&rest, "files", &["orders-0", "offline"])?;
+    end(process, &[])?;
 
     let mut repair = start.clone();
     repair.args.extend(["--repair-partition".into(), "orders-0".into()]);
@@ -124,7 +136,7 @@ fn full_log() -> Result<()> {
     let mut start = Start::run(dir.path(), &[]);
     start.data = dir.path().join("small/data");
     let process = start.start()?;
-    let rest = aqueduct_tests::rest::Rest::new(&process)?;
+    let rest = Rest::new(&process)?;
     let config = json!({
         "connector.class": "datagen", "topic": "made", "rate": "2000", "count": "8000",
         "topic.creation.default.partitions": "1",
