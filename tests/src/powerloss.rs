@@ -181,13 +181,16 @@ fn scan(dir: &Path, into: &mut Base) -> Result<()> {
 
 fn replay(log: &str, durable: &mut Base) {
     let mut lines = log.lines();
+    let mut tickets: HashMap<&str, u64> = HashMap::new();
     while let Some(line) = lines.next() {
         let mut words = line.splitn(2, ' ');
         let (kind, rest) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         match kind {
             "F" => {
                 if let Some((inode, size)) = pair(rest) {
-                    durable.sizes.insert(inode, size);
+                    // Syncs that run at the same time end in any order.
+                    let known = durable.sizes.entry(inode).or_default();
+                    *known = size.max(*known);
                 }
             }
             "T" => {
@@ -202,7 +205,13 @@ fn replay(log: &str, durable: &mut Base) {
                     let (inode, name) = line.strip_prefix("E ")?.split_once(' ')?;
                     Some((name.to_owned(), inode.parse().ok()?))
                 });
-                durable.entries.insert(PathBuf::from(rest), entries.collect());
+                let entries = entries.collect();
+                let (ticket, path) = rest.split_once(' ').unwrap_or_default();
+                let ticket = ticket.parse().unwrap_or(0);
+                if tickets.get(path).is_none_or(|known| *known < ticket) {
+                    tickets.insert(path, ticket);
+                    durable.entries.insert(PathBuf::from(path), entries);
+                }
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aqueduct_tests::ledger::{Content, Ledger};
-use aqueduct_tests::powerloss::PowerLoss;
+use aqueduct_tests::powerloss::{Lost, PowerLoss};
 use aqueduct_tests::process::{Start, eventually};
 use aqueduct_tests::raw::Raw;
 use fastrand::Rng;
@@ -49,6 +49,7 @@ fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let mut wrong = Vec::new();
     let mut acked = 0;
+    let mut last = Lost::default();
     for seed in 0..seeds {
         let mut rng = Rng::with_seed(seed);
         let mut broker = match start.start() {
@@ -80,7 +81,7 @@ fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
         let now = lock(&ledger).acked_count();
         ensure!(now > acked, "seed {seed}: nothing was acknowledged:\n{}", broker.output());
         acked = now;
-        power.cut(&mut rng)?;
+        last = power.cut(&mut rng)?;
     }
     let broker = start.start().context("after the last power loss")?;
     wrong.extend(lock(&ledger).check(&read_all(&broker.kafka)?));

@@ -2,7 +2,8 @@
  *
  * Appends one line per event to the file named by AQUEDUCT_SHIM_LOG:
  *   F <inode> <size>            a file of that size was fsynced or fdatasynced; the size is from before the call
- *   D <path>                    a directory was fsynced; then one line per entry, as of before the call:
+ *   D <ticket> <path>           a directory was fsynced; then one line per entry, as of before the call. Tickets
+ *                               rise in the order in which the directories were read:
  *   E <inode> <name>
  *   .                           end of the entries
  *   T <inode> <size>            a file was cut to that size
@@ -43,7 +44,8 @@ static char *directory(int fd, const char *path, size_t *length) {
   DIR *dir = opendir(path);
   if (!out || !dir) abort();
   (void)fd;
-  fprintf(out, "D %s\n", path);
+  static unsigned long long tickets;
+  fprintf(out, "D %llu %s\n", __atomic_add_fetch(&tickets, 1, __ATOMIC_SEQ_CST), path);
   for (struct dirent *entry; (entry = readdir(dir));)
     if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
       fprintf(out, "E %llu %s\n", (unsigned long long)entry->d_ino, entry->d_name);

@@ -68,7 +68,10 @@ fn damaged() -> Result<()> {
     rest.put_connector("gen", &json!({ "connector.class": "datagen", "topic": "orders" }))?;
     let out = dir.path().join("out");
     rest.put_connector("files", &json!({ "connector.class": "file", "topics": "orders", "path": out }))?;
-    named(&rest, "gen", &["orders", "offline"])?;
+    let stuck = |status: &serde_json::Value| {
+        trace(status).contains("offline") || trace(status).contains("acknowledged nothing")
+    };
+    rest.until_status("gen", LIMIT, stuck)?;
     named(&rest, "files", &["orders-0", "offline"])?;
     end(process, &[])?;
 
