@@ -230,7 +230,7 @@ impl PartitionLog {
         let mut state = self.state.lock();
         if state.failed.is_none() {
             LogCounters::add(&self.context.counters().offline_partitions, 1);
-            tracing::error!(partition = %self.id, %error, "the partition is offline");
+            tracing::error!(partition = %self.id, error = %offline, "the partition is offline");
             state.failed = Some(offline.clone());
         }
         offline

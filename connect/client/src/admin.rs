@@ -220,6 +220,17 @@ fn native_topic(topic: &NewTopic) -> NativeTopic<'_> {
 
 fn missing_leader(reader: &BaseConsumer<LoggedConsumer>, names: &[String]) -> Result<Option<String>> {
     let metadata = reader.fetch_metadata(None, TIMEOUT).map_err(|e| error("listing the topics", &e))?;
+    for topic in metadata.topics().iter().filter(|topic| names.iter().any(|name| name == topic.name())) {
+        let offline = RDKafkaErrorCode::KafkaStorageError;
+        if let Some(p) = topic.partitions().iter().find(|p| p.error().map(Into::into) == Some(offline)) {
+            return Err(Error::fatal(format!(
+                "partition `{}-{}`: {}",
+                topic.name(),
+                p.id(),
+                reason(offline)
+            )));
+        }
+    }
     let ready = |name: &String| {
         metadata.topics().iter().any(|topic| {
             topic.name() == name
@@ -238,7 +249,13 @@ pub(crate) fn watermarks<C: rdkafka::consumer::ConsumerContext>(
     reader.fetch_watermarks(&tp.topic, tp.partition, TIMEOUT).map_err(|e| {
         let code = e.rdkafka_error_code();
         let why = code.map_or_else(|| e.to_string(), reason);
-        Error::retriable(format!("reading the first and last offset of `{tp}`: {why}"))
+        let text = format!("reading the first and last offset of `{tp}`: {why}");
+        // It stays so until somebody mends it.
+        if code == Some(RDKafkaErrorCode::KafkaStorageError) {
+            Error::fatal(text)
+        } else {
+            Error::retriable(text)
+        }
     })
 }
 

@@ -20,7 +20,10 @@ pub(crate) fn reason(code: Code) -> String {
         Code::AllBrokersDown | Code::BrokerTransportFailure => "the Kafka cluster cannot be reached".into(),
         Code::OperationTimedOut => "the Kafka cluster did not answer in time".into(),
         Code::MessageSizeTooLarge => "the record is larger than the topic's `max.message.bytes`".into(),
-        Code::KafkaStorageError => "the log cannot write; check the broker's disk".into(),
+        Code::KafkaStorageError => {
+            "the partition is offline or its disk cannot be written; the broker's log says why and what to do"
+                .into()
+        }
         Code::Fenced | Code::FencedInstanceId => "another instance has taken this place".into(),
         Code::Authentication | Code::SaslAuthenticationFailed => {
             "authentication failed; check the credentials".into()

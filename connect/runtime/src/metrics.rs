@@ -181,6 +181,7 @@ pub(crate) enum Call {
     Poll,
     Write,
     Put,
+    Fetch,
     Commit,
 }
 

@@ -211,12 +211,9 @@ impl SourceLoop {
         if self.tracker.is_idle() {
             self.acked_at = Instant::now();
         }
-        let silent = self.acked_at.elapsed();
-        if silent >= STALL {
-            self.stalled = true;
+        if self.acked_at.elapsed() >= STALL && !std::mem::replace(&mut self.stalled, true) {
             let text = format!(
-                "the log has acknowledged nothing for {} s; if its disk is full or broken, the broker's own log says so",
-                silent.as_secs()
+                "the log has acknowledged nothing for {STALL:?}; if its disk is full or broken, the broker's own log says so"
             );
             self.stats.trying_again(self.task, Call::Write, &Error::retriable(text));
         }
@@ -256,7 +253,12 @@ impl SourceLoop {
             let letter = self.letter(setup, &record, behind(&positions, index), failure).await?;
             outputs.extend(letter.map(|letter| (index, letter)));
         }
-        self.prepare(setup, &passed.records).await?;
+        // The log may be away, and a stop must not wait for it. Nothing of the batch is under way yet.
+        tokio::select! {
+            biased;
+            () = setup.cancel.cancelled() => return Err(Error::cancelled()),
+            prepared = self.prepare(setup, &passed.records) => prepared?,
+        }
         let mut bytes = 0;
         for (index, record) in passed.records {
             match self.encode(&record) {

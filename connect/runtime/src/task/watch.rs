@@ -8,7 +8,7 @@ use aqueduct_client::Admin;
 use aqueduct_core::sink::TopicPartition;
 use parking_lot::Mutex;
 
-use crate::metrics::ConnectorStats;
+use crate::metrics::{Call, ConnectorStats};
 
 /// Next offset and the timestamp of the last record taken, by partition.
 pub(crate) type Positions = Mutex<BTreeMap<TopicPartition, (i64, Option<i64>)>>;
@@ -31,11 +31,13 @@ pub(crate) async fn watch(admin: Admin, stats: Arc<ConnectorStats>, task: usize,
         }
         let ends = match admin.watermarks(at.keys().cloned().collect()).await {
             Ok(ends) => ends,
+            // The consumer tries for ever and tells nobody.
             Err(error) => {
-                tracing::debug!("the lag is unknown: {}", error.full());
+                stats.trying_again(task, Call::Fetch, &error);
                 continue;
             }
         };
+        stats.works(task, Call::Fetch);
         if round.is_multiple_of(RETENTION_EVERY) {
             retention.clear();
         }
