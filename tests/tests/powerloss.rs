@@ -59,8 +59,8 @@ fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
             Err(error) => return Err(error),
         };
         create_topic(&broker.kafka)?;
-        let content =
-            read_all(&broker.kafka).with_context(|| format!("before seed {seed}:\n{}", broker.output()))?;
+        let content = read_all(&broker.kafka)
+            .with_context(|| format!("before seed {seed}: {last:#?}\n{}", broker.output()))?;
         let found = lock(&ledger).check(&content);
         wrong.extend(found.into_iter().map(|text| format!("before seed {seed}: {text}")));
         wrong.extend(
@@ -160,6 +160,10 @@ fn load(
             until = Some(Instant::now() + lasts);
         }
         number += 1;
+        if number % 100 == 0 {
+            // Every life reads everything; a flood would only make that slow.
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
         let key = format!("key-{}", number % 17);
         let value = format!("{seed}/{number}/{}#{number}", "x".repeat((number % 400) as usize));
         lock(ledger).sent(&value);
