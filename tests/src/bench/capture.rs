@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use super::{Meter, Report};
 use crate::postgres::{Postgres, execute};
 use crate::process::{Aqueduct, Start, eventually};
+use crate::s3::{ACCESS_KEY, REGION, S3, SECRET_KEY};
 
 const ROWS: u64 = 1_000_000;
 
@@ -57,6 +58,33 @@ pub fn postgres(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// JSON lines of about 200 bytes into a real S3 server.
+pub fn s3(report: &mut Report) -> Result<()> {
+    let Some(server) = S3::start("bench s3") else { return Ok(()) };
+    let runtime = Runtime::new()?;
+    runtime.block_on(server.create_bucket("bench"))?;
+    let dir = tempfile::tempdir()?;
+    let process = Start::run(dir.path(), &[]).start()?;
+    let config = json!({
+        "connector.class": "datagen", "topic": "orders", "count": ROWS.to_string(), "rate": "0",
+        "topic.creation.default.partitions": "4",
+    });
+    let meter = Meter::start(&process);
+    runtime.block_on(put_connector(&process, "orders", &config))?;
+    wait_for(&process, "orders", ROWS)?;
+    report.sample("datagen/log", meter.stop(&process, ROWS));
+    let config = json!({
+        "connector.class": "s3", "topics": "orders", "bucket": "bench", "endpoint": server.endpoint(),
+        "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "region": REGION, "path_style": "true", "path": "{topic}/",
+        "roll.count": "100000", "roll.age": "2s",
+    });
+    let meter = Meter::start(&process);
+    runtime.block_on(put_connector(&process, "lake", &config))?;
+    wait_committed(&process, "connect-lake", "orders", ROWS)?;
+    report.sample("log/s3", meter.stop(&process, ROWS));
+    Ok(())
+}
+
 /// Creates a connector, or replaces its config.
 pub async fn put_connector(process: &Aqueduct, name: &str, config: &Value) -> Result<()> {
     let url = format!("{}/connectors/{name}/config", process.rest);
@@ -90,6 +118,23 @@ fn wait_for(process: &Aqueduct, topic: &str, records: u64) -> Result<()> {
     eventually(&format!("{topic} has {records} records"), Duration::from_secs(600), || {
         std::thread::park_timeout(Duration::from_millis(50));
         ends(process, topic).is_ok_and(|ends| ends.iter().sum::<i64>() >= records as i64)
+    })
+    .with_context(|| process.output())
+}
+
+fn wait_committed(process: &Aqueduct, group: &str, topic: &str, records: u64) -> Result<()> {
+    let partitions = ends(process, topic)?.len();
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &process.kafka).set("group.id", group).create()?;
+    eventually(&format!("{group} has committed {records}"), Duration::from_secs(600), || {
+        std::thread::park_timeout(Duration::from_millis(50));
+        let mut list = rdkafka::TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition(topic, partition as i32);
+        }
+        let Ok(found) = consumer.committed_offsets(list, Duration::from_secs(5)) else { return false };
+        let sum: i64 = found.elements().iter().filter_map(|e| e.offset().to_raw()).filter(|o| *o > 0).sum();
+        sum >= records as i64
     })
     .with_context(|| process.output())
 }

@@ -5,7 +5,7 @@ use aqueduct_tests::bench::{Report, capture, log, start};
 
 fn main() -> Result<()> {
     let names: Vec<String> = std::env::args().skip(1).collect();
-    let all = ["start", "log", "postgres"];
+    let all = ["start", "log", "postgres", "s3"];
     if let Some(unknown) = names.iter().find(|name| !all.contains(&name.as_str())) {
         bail!("unknown benchmark `{unknown}`; known are {}", all.join(", "));
     }
@@ -14,7 +14,8 @@ fn main() -> Result<()> {
         match name {
             "start" => start::run(&mut report)?,
             "log" => log::run(&mut report)?,
-            _ => capture::postgres(&mut report)?,
+            "postgres" => capture::postgres(&mut report)?,
+            _ => capture::s3(&mut report)?,
         }
     }
     report.summary();
