@@ -15,7 +15,7 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     run(cargo().args(["build", "--workspace", "--bins"]))?;
     let guests = guests::run(&["--check".to_owned()]);
     let mut command = cargo();
-    command.args(["test", "--workspace"]).args(args).env("AQUEDUCT_NOT_RUN", &list);
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(args).env("AQUEDUCT_NOT_RUN", &list);
     let tests = run(&mut command);
     let not_run = std::fs::read_to_string(&list)?;
     for line in not_run.lines() {
