@@ -246,6 +246,8 @@ impl PartitionLog {
         if state.active.size == 0 {
             return Ok(());
         }
+        // What a failed write left would stay in the sealed segment for good.
+        self.cut_back(state)?;
         let next = Active::create(&*self.context.disk, &self.dir, state.end)?;
         let mut old = std::mem::replace(&mut state.active, next);
         let max_timestamp = old.max_timestamp();

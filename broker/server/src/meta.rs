@@ -53,6 +53,11 @@ impl Meta {
         self.raft.image()
     }
 
+    /// Gives the image that is the newest when it is called, wherever that may be.
+    pub(crate) fn newest(&self) -> impl Fn() -> Arc<Image> + Send + 'static {
+        self.raft.newest()
+    }
+
     /// Commits what `decide` makes of the newest image. Without records nothing is written.
     pub async fn change<T>(
         &self,

@@ -157,9 +157,9 @@ impl Node {
 
     /// Lets the partitions do what the newest image says.
     async fn follow(&self) -> Result<(), ChangeError> {
-        let (partitions, image) = (Arc::clone(&self.partitions), self.meta.image());
+        let (partitions, newest) = (Arc::clone(&self.partitions), self.meta.newest());
         // New files and their fsyncs: for a thread that may block.
-        let followed = tokio::task::spawn_blocking(move || partitions.follow(&image)).await;
+        let followed = tokio::task::spawn_blocking(move || partitions.follow(newest)).await;
         let panicked = |error: tokio::task::JoinError| MetaError::Stopped(error.to_string());
         followed.map_err(panicked)?.map_err(ChangeError::Log)
     }

@@ -6,6 +6,7 @@ use aqueduct_wire::{BatchBuilder, RecordBatch};
 use uuid::Uuid;
 
 use super::*;
+use crate::disk::OpenMode;
 use crate::disk::memory::{Fault, MemDisk};
 use crate::disk::real::RealDisk;
 use crate::log_config::{LogConfig, PartitionId};
@@ -185,6 +186,29 @@ fn a_failed_or_short_write_leaves_nothing_behind() {
     drop((dir, log));
     let log = load(&open(&disk.crash(0), LogDirOptions::default()).unwrap(), LogConfig::default()).unwrap();
     assert_eq!(records(&log, 0), expected(0..9));
+}
+
+#[test]
+fn a_segment_is_sealed_without_what_a_failed_write_left() {
+    let disk = MemDisk::with_dir("/");
+    let dir = open(&disk, LogDirOptions::default()).unwrap();
+    let config = LogConfig { segment_ms: 10, ..LogConfig::default() };
+    let log = load(&dir, config.clone()).unwrap();
+    log.append(plain(0, 3), 0, 0).unwrap();
+    // The write fails half way, and so does cutting it back at once.
+    let next = disk.operations();
+    disk.fault_at(next, Fault::PartWriteThenFail(io::ErrorKind::StorageFull));
+    disk.fault_at(next + 1, Fault::Fail(io::ErrorKind::Other));
+    log.append(plain(3, 3), 0, 0).unwrap_err();
+    dir.housekeep(100);
+    assert_eq!(log.segment_count(), 2);
+    let sealed = disk.open(&log.dir.join("00000000000000000000.log"), OpenMode::Read).unwrap();
+    assert_eq!(sealed.len().unwrap(), log.size());
+    log.append(plain(3, 3), 0, 100).unwrap();
+    log.flush_blocking().unwrap();
+    drop((dir, log));
+    let log = load(&open(&disk.crash(0), LogDirOptions::default()).unwrap(), config).unwrap();
+    assert_eq!(records(&log, 0), expected(0..6));
 }
 
 #[test]

@@ -216,7 +216,7 @@ impl PartitionLog {
     }
 
     /// Removes what a failed write left behind the end.
-    fn cut_back(&self, state: &mut State) -> Result<()> {
+    pub(super) fn cut_back(&self, state: &mut State) -> Result<()> {
         if state.uncut {
             let (active, size) = (&state.active, state.active.size);
             active.file.truncate(size).map_err(|e| LogError::io("truncate", &active.path, e))?;

@@ -94,6 +94,18 @@ impl Cell {
         Writing(batch.map(|batch| self.replica.submit(batch, Acks::All, wall_ms())))
     }
 
+    /// Decides on changes and hands them to the log at once: a commit in between would be acknowledged and then deleted
+    /// by a tombstone that was decided before it.
+    pub(super) fn decide(
+        &self,
+        decide: impl FnOnce(&Shard) -> Vec<Change>,
+    ) -> (Vec<Change>, Option<Writing>) {
+        let live = self.live.lock();
+        let changes = decide(&live.shard);
+        let written = (!changes.is_empty()).then(|| self.write(&changes));
+        (changes, written)
+    }
+
     /// The changes, whose records begin at `base`, are flushed.
     pub(super) fn apply(&self, base: i64, changes: Vec<Change>, now: i64) {
         let mut live = self.live.lock();
@@ -124,5 +136,38 @@ impl Writing {
                 Err(GroupError::Storage.into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use aqueduct_log::{LogConfig, LogDir, LogDirOptions, MemDisk, PartitionId, PartitionSpec};
+
+    use super::super::shard::{Committed, TopicPartition};
+    use super::*;
+    use crate::topic_config::TopicDefaults;
+
+    #[tokio::test]
+    async fn a_commit_never_comes_between_a_decision_and_its_record() {
+        let disk = Arc::new(MemDisk::with_dir("/"));
+        let dir = LogDir::open(disk, Path::new("/data"), LogDirOptions::default()).expect("opens");
+        let id = PartitionId { topic: "offsets".into(), topic_id: uuid::Uuid::from_u128(1), partition: 0 };
+        let log = dir.create(PartitionSpec { id: id.clone(), config: LogConfig::default() }, 0);
+        let defaults = TopicDefaults::new(&BTreeMap::new()).expect("no defaults are changed");
+        let config = defaults.resolve(&BTreeMap::new()).expect("the defaults are valid");
+        let cell = Cell::new(Replica::new(id, log, 0, config));
+        let at = TopicPartition { topic: "orders".to_owned(), partition: 0 };
+        let committed = Committed { offset: 5, leader_epoch: -1, metadata: String::new(), commit_time: 0 };
+        let commit = Change::Offset { group: "g".to_owned(), at, committed: Some(committed) };
+        cell.live.lock().shard.commit(0, commit, 0);
+        let (changes, written) = cell.decide(|shard| {
+            assert!(cell.live.try_lock().is_none(), "a commit could come in between");
+            shard.of_topics(|topic| topic == "orders")
+        });
+        assert_eq!((changes.len(), cell.replica.log_end()), (1, 1), "it has its place in the log already");
+        assert_eq!(written.expect("there is something to write").done().await, Ok(0));
     }
 }

@@ -311,8 +311,8 @@ impl Coordinator {
             if cell.wait_loaded().await.is_err() {
                 continue;
             }
-            let changes = cell.live.lock().shard.of_topics(&is_gone);
-            self.write_down(cell, changes).await;
+            let (changes, written) = cell.decide(|shard| shard.of_topics(&is_gone));
+            self.write_down(cell, changes, written).await;
         }
     }
 
@@ -323,20 +323,18 @@ impl Coordinator {
             if cell.wait_loaded().await.is_err() {
                 continue;
             }
-            let changes = cell.live.lock().shard.expired(retention, self.clock.now());
+            let now = self.clock.now();
+            let (changes, written) = cell.decide(|shard| shard.expired(retention, now));
             let groups: Vec<String> =
                 changes.iter().filter_map(Change::group_id).map(str::to_owned).collect();
-            self.write_down(Arc::clone(&cell), changes).await;
+            self.write_down(Arc::clone(&cell), changes, written).await;
             let mut live = cell.live.lock();
             groups.iter().for_each(|group| live.shard.forget(group));
         }
     }
 
-    async fn write_down(&self, cell: Arc<Cell>, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
-        let written = cell.write(&changes);
+    async fn write_down(&self, cell: Arc<Cell>, changes: Vec<Change>, written: Option<Writing>) {
+        let Some(written) = written else { return };
         if let Err(error) = self.finish(cell, written, changes).await {
             tracing::warn!(%error, "could not remove offsets; trying again later");
         }

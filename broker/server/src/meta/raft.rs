@@ -140,6 +140,11 @@ impl MetaRaft {
         self.image.load_full()
     }
 
+    pub(crate) fn newest(&self) -> impl Fn() -> Arc<Image> + Send + 'static {
+        let image = Arc::clone(&self.image);
+        move || image.load_full()
+    }
+
     /// Commits records decided on image version `based_on`; the entry's index when they are applied.
     pub(crate) async fn propose(&self, based_on: u64, records: &[Record]) -> Result<u64, MetaError> {
         self.check()?;

@@ -109,9 +109,11 @@ impl Partitions {
     }
 
     /// Does what the metadata says: new partitions are made, settings taken over, deleted topics removed. Blocks on the
-    /// disk. An error leaves what could not be made for the next time.
-    pub(crate) fn follow(&self, image: &Image) -> Result<(), LogError> {
+    /// disk. An error leaves what could not be made for the next time. The image is asked for in turn: one that was
+    /// taken before would lack the topics that others made meanwhile, and lacking means deleted.
+    pub(crate) fn follow(&self, newest: impl FnOnce() -> Arc<Image>) -> Result<(), LogError> {
         let _turn = self.changing.lock();
+        let image = newest();
         let before = self.table.load_full();
         let mut table = Table::default();
         let mut outcome = Ok(());
@@ -219,5 +221,61 @@ fn log_config(config: &TopicConfig) -> LogConfig {
         max_compaction_lag_ms: config.max_compaction_lag_ms,
         delete_retention_ms: config.delete_retention_ms,
         ..LogConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use aqueduct_log::{LogDirOptions, MemDisk};
+
+    use super::*;
+    use crate::meta::controller::{NewTopic, Policy, create_topic, register_broker};
+    use crate::meta::records::BrokerRecord;
+
+    fn with_topics(names: &[&str]) -> Arc<Image> {
+        let broker = BrokerRecord {
+            node_id: 1,
+            incarnation: Uuid::from_u128(1),
+            directory: Uuid::from_u128(2),
+            host: "localhost".to_owned(),
+            port: 9092,
+            epoch: None,
+        };
+        let mut image = Image::default();
+        let records = register_broker(&image, broker, None).expect("the first start");
+        image.apply(1, &records).expect("applies");
+        for (index, name) in (2..).zip(names) {
+            let id = Uuid::from_u128(u128::from(index));
+            let topic = NewTopic {
+                name: (*name).to_owned(),
+                id,
+                partitions: 1,
+                replication_factor: 1,
+                ..NewTopic::default()
+            };
+            let policy = Policy { default_partitions: 1, max_partitions: 10 };
+            let records = create_topic(&image, policy, &topic).expect("is new");
+            image.apply(index, &records).expect("applies");
+        }
+        Arc::new(image)
+    }
+
+    #[test]
+    fn the_image_is_taken_in_turn_so_that_no_topic_is_removed_for_being_younger() {
+        let disk = Arc::new(MemDisk::with_dir("/"));
+        let dir = LogDir::open(disk, Path::new("/data"), LogDirOptions::default()).expect("opens");
+        let defaults = TopicDefaults::new(&BTreeMap::new()).expect("no defaults are changed");
+        let partitions = Partitions::new(1, Arc::new(dir), defaults);
+        let taken_in_turn = || {
+            assert!(partitions.changing.try_lock().is_none(), "another one could follow a newer image first");
+            with_topics(&["a", "b"])
+        };
+        partitions.follow(taken_in_turn).expect("follows");
+        assert!(partitions.topic("a").is_some() && partitions.topic("b").is_some());
+        partitions.follow(|| with_topics(&["a"])).expect("follows");
+        assert!(partitions.topic("a").is_some() && partitions.topic("b").is_none());
     }
 }
