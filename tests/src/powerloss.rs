@@ -179,8 +179,10 @@ fn scan(dir: &Path, into: &mut Base) -> Result<()> {
     Ok(())
 }
 
+/// Takes the records of the shim over. SIGKILL may tear the last one, whose sync then returned to nobody: it counts for
+/// nothing, least of all half a list of entries for a whole one.
 fn replay(log: &str, durable: &mut Base) {
-    let mut lines = log.lines();
+    let mut lines = log[..log.rfind('\n').map_or(0, |at| at + 1)].lines();
     let mut tickets: HashMap<&str, u64> = HashMap::new();
     while let Some(line) = lines.next() {
         let mut words = line.splitn(2, ' ');
@@ -201,11 +203,19 @@ fn replay(log: &str, durable: &mut Base) {
                 }
             }
             "D" => {
-                let entries = lines.by_ref().take_while(|line| *line != ".").filter_map(|line| {
+                let mut whole = false;
+                let listed = lines.by_ref().take_while(|line| {
+                    whole = *line == ".";
+                    !whole
+                });
+                let entries = listed.filter_map(|line| {
                     let (inode, name) = line.strip_prefix("E ")?.split_once(' ')?;
                     Some((name.to_owned(), inode.parse().ok()?))
                 });
                 let entries = entries.collect();
+                if !whole {
+                    break;
+                }
                 let (ticket, path) = rest.split_once(' ').unwrap_or_default();
                 let ticket = ticket.parse().unwrap_or(0);
                 if tickets.get(path).is_none_or(|known| *known < ticket) {
@@ -248,4 +258,29 @@ fn cut_files(dir: &Path, durable: &HashMap<u64, u64>, rng: &mut Rng, lost: &mut 
         lost.bytes += meta.len() - end;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_the_kill_tore_counts_for_nothing() {
+        let before = "F 7 100\nD 1 /d\nE 7 a.log\nE 8 b.log\n.\n";
+        let torn = "D 2 /d\nE 8 b.log\nE 9 c.log\n.\nT 7 42\n";
+        let state = |log: &str| {
+            let mut durable = Base::default();
+            replay(log, &mut durable);
+            (durable.sizes[&7], durable.entries[Path::new("/d")].keys().cloned().collect::<Vec<_>>())
+        };
+        let old = (100, vec!["a.log".to_owned(), "b.log".to_owned()]);
+        let new = vec!["b.log".to_owned(), "c.log".to_owned()];
+        let listed = torn.find(".\n").expect("the list ends") + 2;
+        for cut in 0..torn.len() {
+            let found = state(&format!("{before}{}", &torn[..cut]));
+            let expected = if cut < listed { old.clone() } else { (100, new.clone()) };
+            assert_eq!(found, expected, "torn at byte {cut}");
+        }
+        assert_eq!(state(&format!("{before}{torn}")), (42, new));
+    }
 }
