@@ -38,6 +38,8 @@ type Key = (Uuid, i32);
 pub(crate) struct Checkpoints {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// There was a file, so a partition that it does not name was neither shortened nor compacted.
+    found: bool,
     entries: Mutex<HashMap<Key, Checkpoint>>,
     /// What the file holds.
     stored: Mutex<HashMap<Key, Checkpoint>>,
@@ -49,18 +51,25 @@ impl Checkpoints {
     pub(crate) fn load(disk: Arc<dyn Disk>, root: &Path) -> Result<Self> {
         let path = root.join(CHECKPOINT_FILE);
         let mut entries = HashMap::new();
-        if let Some((_, payload)) = FILE.read(&*disk, &path)? {
+        let file = FILE.read(&*disk, &path)?;
+        let found = file.is_some();
+        if let Some((_, payload)) = file {
             if payload.len() % ENTRY != 0 {
                 return Err(LogError::corrupt(&path, 0, "the payload is not a list of checkpoints"));
             }
             entries.extend(payload.chunks_exact(ENTRY).map(decode));
         }
         let stored = Mutex::new(entries.clone());
-        Ok(Self { disk, path, entries: Mutex::new(entries), stored, writing: Mutex::new(()) })
+        Ok(Self { disk, path, found, entries: Mutex::new(entries), stored, writing: Mutex::new(()) })
     }
 
     pub(crate) fn get(&self, topic: Uuid, partition: i32) -> Option<Checkpoint> {
         self.entries.lock().get(&(topic, partition)).copied()
+    }
+
+    /// What the last process left; `None` only when all checkpoints are gone.
+    pub(crate) fn found(&self, topic: Uuid, partition: i32) -> Option<Checkpoint> {
+        self.get(topic, partition).or_else(|| self.found.then(Checkpoint::default))
     }
 
     /// The recovery point that a crash would leave.

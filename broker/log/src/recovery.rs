@@ -91,7 +91,7 @@ impl Load<'_> {
     fn run(&self) -> Result<Loaded> {
         files::finish_swaps(self.disk(), self.dir)?;
         let mut bases = files::segments(self.disk(), self.dir)?;
-        let known = self.context.checkpoints().get(self.id.topic_id, self.id.partition);
+        let known = self.context.checkpoints().found(self.id.topic_id, self.id.partition);
         let checkpoint = known.unwrap_or_default();
         let start =
             checkpoint.log_start.max(if known.is_none() { bases.first().map_or(0, |b| b.0) } else { 0 });
@@ -104,11 +104,13 @@ impl Load<'_> {
         }
         let repair = self.context.repairs(self.id);
         if bases[0].0 > start && !repair {
-            return Err(LogError::corrupt(
-                self.dir,
-                0,
-                format!("the segment with offset {start} is missing"),
-            ));
+            if checkpoint.recovery_point > start {
+                let what = format!("the segment with offset {start} is missing");
+                return Err(LogError::corrupt(self.dir, 0, what));
+            }
+            // The first flush was still to come: a power loss kept the name of a later file, and not that of the first.
+            self.scanner(start, known.is_some(), false).set_aside(&bases)?;
+            return self.empty(&checkpoint, start);
         }
         let start = start.max(bases[0].0);
         let last = bases[bases.len() - 1];
@@ -187,17 +189,7 @@ impl Load<'_> {
                 scan::read_epochs(segment, &mut epochs)?;
             }
         }
-        let scan = Scan {
-            disk: self.disk(),
-            dir: self.dir,
-            id: self.id,
-            counters: self.context.counters(),
-            interval: self.config.index_interval_bytes,
-            now_ms: self.now_ms,
-            recovery_point,
-            repair,
-            gaps: repair || !known,
-        };
+        let scan = self.scanner(recovery_point, known, repair);
         let Found { mut segments, end, changed } =
             scan.run(&bases[first..], &mut epochs, &mut producers, snapshot)?;
         epochs.truncate_to(end);
@@ -225,6 +217,20 @@ impl Load<'_> {
         }
         self.checkpoint(&active, start.min(end), end);
         Ok(Loaded { sealed, active, start: start.min(end), end, epochs, producers, new_entries: false })
+    }
+
+    fn scanner(&self, recovery_point: i64, known: bool, repair: bool) -> Scan<'_> {
+        Scan {
+            disk: self.disk(),
+            dir: self.dir,
+            id: self.id,
+            counters: self.context.counters(),
+            interval: self.config.index_interval_bytes,
+            now_ms: self.now_ms,
+            recovery_point,
+            repair,
+            gaps: repair || !known,
+        }
     }
 
     /// In memory; the directory stores it when all partitions are open.

@@ -146,7 +146,7 @@ impl Scan<'_> {
     }
 
     /// Segments behind a torn tail do not continue the log.
-    fn set_aside(&self, bases: &[(i64, u64)]) -> Result<()> {
+    pub(super) fn set_aside(&self, bases: &[(i64, u64)]) -> Result<()> {
         for (base, size) in bases {
             let path = segment_path(self.dir, *base);
             let kept = self.spare_name(*base)?;

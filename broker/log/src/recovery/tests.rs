@@ -249,3 +249,48 @@ fn retention_removes_whole_old_segments_by_time_and_size() {
     let log = reload(&disk.crash(0), small()).unwrap();
     assert_eq!((log.start_offset(), log.end_offset()), (60, 60));
 }
+
+#[test]
+fn a_later_segment_whose_first_one_lost_its_name_before_the_first_flush_is_set_aside() {
+    // Whether the checkpoint file names the partition already, or was stored before it was made.
+    for named in [true, false] {
+        let disk = MemDisk::with_dir("/");
+        let dir = open(&disk, LogDirOptions::default()).unwrap();
+        if named {
+            drop(load(&dir, small()).unwrap());
+        } else {
+            dir.load(Vec::new(), 0).unwrap();
+            let spec = crate::PartitionSpec { id: id(0), config: small() };
+            drop(dir.create(spec, 0).unwrap());
+        }
+        drop(dir);
+        // Of two files whose names were never synced the disk may keep the later one alone.
+        let root = Path::new("/data/orders-0");
+        let file = disk.open(&root.join("00000000000000000042.log"), OpenMode::Create).unwrap();
+        write_all_at(&*file, &[&plain(42, 3).stamped(42, 0).into_bytes()], 0).unwrap();
+        disk.remove_file(Path::new(SEGMENT)).unwrap();
+        let log = reload(&disk, small()).unwrap();
+        assert_eq!((log.start_offset(), log.end_offset()), (0, 0), "named: {named}");
+        assert!(disk.exists(&root.join("00000000000000000042.cut")).unwrap());
+        log.append(plain(0, 3), 1, 0).unwrap();
+        log.flush_blocking().unwrap();
+        drop(log);
+        assert_eq!(records(&reload(&disk.crash(1), small()).unwrap(), 0).len(), 3);
+    }
+}
+
+#[test]
+fn a_missing_segment_below_the_recovery_point_takes_the_partition_offline() {
+    let disk = MemDisk::with_dir("/");
+    let dir = open(&disk, LogDirOptions::default()).unwrap();
+    let log = load(&dir, small()).unwrap();
+    for i in 0..20 {
+        log.append(plain(i * 3, 3), 0, 0).unwrap();
+    }
+    log.flush_blocking().unwrap();
+    dir.context_for_tests().checkpoints().store().unwrap();
+    drop((dir, log));
+    disk.remove_file(Path::new(SEGMENT)).unwrap();
+    let error = reload(&disk, small()).unwrap_err().to_string();
+    assert!(error.contains("the segment with offset 0 is missing"), "{error}");
+}
