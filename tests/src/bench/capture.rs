@@ -88,10 +88,18 @@ pub fn s3(report: &mut Report) -> Result<()> {
 /// Creates a connector, or replaces its config.
 pub async fn put_connector(process: &Aqueduct, name: &str, config: &Value) -> Result<()> {
     let url = format!("{}/connectors/{name}/config", process.rest);
-    let answer = reqwest::Client::new().put(url).json(config).send().await?;
-    let status = answer.status();
-    ensure!(status.is_success(), "{status}: {}", answer.text().await?);
-    Ok(())
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = reqwest::Client::new().put(&url).json(config).send().await?;
+        let status = answer.status();
+        // The log answers before the worker does.
+        if status == reqwest::StatusCode::SERVICE_UNAVAILABLE && begun.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
+        ensure!(status.is_success(), "{status}: {}", answer.text().await?);
+        return Ok(());
+    }
 }
 
 async fn call(process: &Aqueduct, path: &str) -> Result<()> {
