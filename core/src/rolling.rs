@@ -135,10 +135,32 @@ struct Partition {
     origin: TopicPartition,
     /// Offset from which records are new.
     next: i64,
+    /// How many records of the offset before `next` were taken; a step may make several of one.
+    taken: u64,
+    /// How many of them were seen in this call.
+    seen: u64,
     /// The file being filled, by path.
     filling: HashMap<String, FileId>,
     /// The entry of `filling` that was used last.
     latest: Option<(String, FileId)>,
+}
+
+impl Partition {
+    /// Whether a record is to be taken, which then counts as taken.
+    fn is_new(&mut self, offset: i64) -> bool {
+        if offset >= self.next {
+            (self.next, self.taken, self.seen) = (offset + 1, 1, 1);
+            return true;
+        }
+        // Another one made from the same record, unless it was among those taken by an earlier call.
+        if offset + 1 < self.next || self.taken == 0 {
+            return false;
+        }
+        self.seen += 1;
+        let new = self.seen > self.taken;
+        self.taken = self.taken.max(self.seen);
+        new
+    }
 }
 
 /// The files of a task.
@@ -180,7 +202,14 @@ impl<B: Default> Rolling<B> {
     /// A partition is assigned; records before `offset` are not new.
     pub fn open(&mut self, origin: TopicPartition, offset: i64) {
         self.partitions.retain(|partition| partition.origin != origin);
-        self.partitions.push(Partition { origin, next: offset, filling: HashMap::new(), latest: None });
+        self.partitions.push(Partition {
+            origin,
+            next: offset,
+            taken: 0,
+            seen: 0,
+            filling: HashMap::new(),
+            latest: None,
+        });
         self.latest = 0;
     }
 
@@ -193,14 +222,18 @@ impl<B: Default> Rolling<B> {
         ids.into_iter().filter_map(|id| self.finish(id)).collect()
     }
 
+    /// A batch follows, which may be one seen before, wholly or in part. Called at the beginning of every `put`.
+    pub fn begin(&mut self) {
+        self.partitions.iter_mut().for_each(|partition| partition.seen = 0);
+    }
+
     /// Takes a record, which is the next of its partition or one seen before.
     pub fn take(&mut self, record: SinkRecord, now: Instant) -> Taken {
         let slot = self.partition(&record);
         let partition = &mut self.partitions[slot];
-        if record.offset < partition.next {
+        if !partition.is_new(record.offset) {
             return Taken::Skipped;
         }
-        partition.next = record.offset + 1;
         self.line.clear();
         self.path.clear();
         match self.settings.lines.write(&mut self.line, &record) {
@@ -427,10 +460,29 @@ mod tests {
         rolling.open(tp(0), 3);
         assert!(matches!(rolling.take(record(0, 2, "{}"), now), Taken::Skipped));
         assert!(matches!(rolling.take(record(0, 3, "{}"), now), Taken::Written(0)));
+        rolling.begin();
         assert!(matches!(rolling.take(record(0, 3, "{}"), now), Taken::Skipped));
         assert!(matches!(rolling.take(record(0, 4, "null"), now), Taken::Refused(..)));
         assert!(matches!(rolling.take(record(0, 5, "{}"), now), Taken::Written(0)));
         assert_eq!(rolling.hand_over(0), b"{}\n{}\n");
+    }
+
+    #[test]
+    fn all_records_made_from_one_are_taken_and_none_twice() {
+        let mut rolling = rolling("", 0);
+        let now = Instant::now();
+        rolling.open(tp(0), 7);
+        let batch = |rolling: &mut Rolling<()>, offsets: &[i64]| {
+            rolling.begin();
+            for offset in offsets {
+                rolling.take(record(0, *offset, "{}"), now);
+            }
+        };
+        // Before the start, then a call that broke off among the three of offset 8, its repetition, and the next batch.
+        for offsets in [&[6, 6][..], &[7, 7, 8, 8], &[7, 7, 8, 8, 8, 9], &[10, 10]] {
+            batch(&mut rolling, offsets);
+        }
+        assert_eq!(rolling.get_mut(0).map(|file| file.count), Some(2 + 3 + 1 + 2));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! 3. [`SinkTask::open`] whenever partitions are assigned, before their first record. Each comes with the offset that
 //!    is read first.
 //! 4. [`SinkTask::put`], one batch at a time, in offset order per partition; with an empty batch at least once a second,
-//!    so that what is due by age can be done.
+//!    so that what is due by age can be done. Records that a step made of one bear the same offset, side by side.
 //! 5. [`SinkTask::pre_commit`] every `offset.flush.interval.ms`, when the task asked for it
 //!    ([`SinkContext::request_commit`]), and before partitions are closed: the task answers with the offsets up to which
 //!    everything is durable in the other system, and these are committed.

@@ -51,7 +51,8 @@ pub struct Batch {
     pub records: Vec<ConsumedRecord>,
     /// Bytes of keys, values and headers.
     pub bytes: usize,
-    epoch: u64,
+    /// Of the assignment under which each record was read.
+    epochs: Vec<u64>,
     /// Held until the owner is done with the batch.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -208,19 +209,24 @@ impl GroupConsumer {
 
     /// Drops what was read under an earlier assignment.
     fn current(&self, mut batch: Batch) -> Batch {
-        let mut last: Option<(Topic, i32, bool)> = None;
-        batch.records.retain(|record| match &last {
-            Some((topic, partition, keep))
-                if *partition == record.partition && Arc::ptr_eq(topic, &record.topic) =>
-            {
-                *keep
-            }
-            _ => {
-                let tp = TopicPartition { topic: Arc::clone(&record.topic), partition: record.partition };
-                let keep = self.assigned.get(&tp).is_some_and(|epoch| batch.epoch >= *epoch);
-                last = Some((tp.topic, tp.partition, keep));
-                keep
-            }
+        let mut epochs = std::mem::take(&mut batch.epochs).into_iter();
+        let mut last: Option<(Topic, i32, Option<u64>)> = None;
+        batch.records.retain(|record| {
+            let since = match &last {
+                Some((topic, partition, since))
+                    if *partition == record.partition && Arc::ptr_eq(topic, &record.topic) =>
+                {
+                    *since
+                }
+                _ => {
+                    let tp = TopicPartition { topic: Arc::clone(&record.topic), partition: record.partition };
+                    let since = self.assigned.get(&tp).copied();
+                    last = Some((tp.topic, tp.partition, since));
+                    since
+                }
+            };
+            let epoch = epochs.next();
+            since.is_some_and(|since| epoch.is_some_and(|epoch| epoch >= since))
         });
         batch
     }
@@ -325,3 +331,49 @@ impl ClientContext for LoggedConsumer {
 }
 
 impl ConsumerContext for LoggedConsumer {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(assigned: &[(i32, u64)]) -> GroupConsumer {
+        let tp = |partition| TopicPartition { topic: "t".into(), partition };
+        GroupConsumer {
+            native: Weak::new(),
+            control: mpsc::channel(1).1,
+            batches: mpsc::channel(1).1,
+            assigned: assigned.iter().map(|(partition, epoch)| (tp(*partition), *epoch)).collect(),
+            paused: Arc::default(),
+            closing: Arc::default(),
+            thread: None,
+        }
+    }
+
+    /// Of records as `(partition, offset, epoch)`.
+    fn handed_out(member: &GroupConsumer, read: &[(i32, i64, u64)]) -> Vec<(i32, i64)> {
+        let topic = Topic::from("t");
+        let record = |(partition, offset, _): &(i32, i64, u64)| ConsumedRecord {
+            topic: Arc::clone(&topic),
+            partition: *partition,
+            offset: *offset,
+            timestamp: None,
+            consumed: Arc::default(),
+        };
+        let batch = Batch {
+            records: read.iter().map(record).collect(),
+            bytes: 0,
+            epochs: read.iter().map(|(_, _, epoch)| *epoch).collect(),
+            permit: None,
+        };
+        let records = member.current(batch).records;
+        records.iter().map(|record| (record.partition, record.offset)).collect()
+    }
+
+    #[test]
+    fn a_batch_that_spans_a_rebalance_gives_only_what_was_read_under_the_assignment() {
+        // Partition 0 was given up and came back while the batch was gathered, 1 stayed, 2 went away, 3 is new.
+        let member = member(&[(0, 2), (1, 1), (3, 2)]);
+        let read = [(0, 50, 1), (1, 7, 1), (2, 9, 1), (0, 40, 2), (0, 41, 2), (1, 8, 2), (3, 0, 2)];
+        assert_eq!(handed_out(&member, &read), [(1, 7), (0, 40), (0, 41), (1, 8), (3, 0)]);
+    }
+}

@@ -90,6 +90,7 @@ impl SinkTask for Task {
         // What an earlier call left undone comes first; until it is done, nothing more is taken.
         self.work().await?;
         let now = now();
+        self.rolling.begin();
         for record in records {
             match self.rolling.take(record, now) {
                 Taken::Written(_) | Taken::Skipped => {}

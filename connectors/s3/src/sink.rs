@@ -137,6 +137,7 @@ impl SinkTask for Task {
         self.reap();
         self.recover().await?;
         let now = now();
+        self.rolling.begin();
         for record in records {
             if self.held() > self.ceiling {
                 self.make_room().await?;

@@ -23,6 +23,8 @@ const MAX_NAMES: usize = 64;
 pub(super) struct Gather {
     buffer: BytesMut,
     pending: Vec<Pending>,
+    /// Of the assignment under which each was read.
+    epochs: Vec<u64>,
     bytes: usize,
     topics: Vec<Topic>,
     names: Vec<Str>,
@@ -52,7 +54,7 @@ impl Gather {
         self.bytes
     }
 
-    pub(super) fn add(&mut self, message: &BorrowedMessage<'_>) {
+    pub(super) fn add(&mut self, message: &BorrowedMessage<'_>, epoch: u64) {
         let before = self.buffer.len();
         let key = message.key().map(|bytes| self.copy(bytes));
         let value = message.payload().map(|bytes| self.copy(bytes));
@@ -66,6 +68,7 @@ impl Gather {
         }
         self.bytes += self.buffer.len() - before + RECORD_OVERHEAD;
         let topic = self.topic(message.topic());
+        self.epochs.push(epoch);
         self.pending.push(Pending {
             topic,
             partition: message.partition(),
@@ -107,12 +110,13 @@ impl Gather {
         name
     }
 
-    /// The records so far.
-    pub(super) fn take(&mut self) -> Vec<ConsumedRecord> {
+    /// The records so far, and the epoch of each.
+    pub(super) fn take(&mut self) -> (Vec<ConsumedRecord>, Vec<u64>) {
         let buffer = std::mem::take(&mut self.buffer).freeze();
         self.bytes = 0;
         let slice = |range: Range<usize>| -> Bytes { buffer.slice(range) };
-        self.pending
+        let records = self
+            .pending
             .drain(..)
             .map(|pending| ConsumedRecord {
                 topic: pending.topic,
@@ -129,6 +133,7 @@ impl Gather {
                         .collect(),
                 }),
             })
-            .collect()
+            .collect();
+        (records, std::mem::take(&mut self.epochs))
     }
 }

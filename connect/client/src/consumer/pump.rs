@@ -226,8 +226,8 @@ impl Pump {
         let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(permits) else { return false };
         match self.batches.try_reserve() {
             Ok(slot) => {
-                let epoch = self.native.context().epoch.load(Ordering::Acquire);
-                slot.send(Batch { records: self.gather.take(), bytes, epoch, permit: Some(permit) });
+                let (records, epochs) = self.gather.take();
+                slot.send(Batch { records, bytes, epochs, permit: Some(permit) });
                 true
             }
             Err(TrySendError::Full(())) => false,
@@ -265,11 +265,16 @@ impl Pump {
         }
         let native = Arc::clone(&self.native);
         let mut wait = if self.holding { Duration::from_millis(20) } else { POLL };
-        while !self.gather.is_full() {
+        // At least once even with a full batch in hand, or a long stall would cost the membership. The partitions are
+        // paused then, so that hardly anything comes.
+        loop {
             match native.poll(wait) {
                 Some(Ok(message)) => self.add(&message),
                 Some(Err(cause)) => self.on_error(&cause),
                 None => return,
+            }
+            if self.gather.is_full() {
+                return;
             }
             // Take along what is there, and wait no longer.
             wait = Duration::ZERO;
@@ -277,7 +282,9 @@ impl Pump {
     }
 
     fn add(&mut self, message: &BorrowedMessage<'_>) {
-        self.gather.add(message);
+        // A rebalance may come between two records of one batch, so the batch has no epoch of its own.
+        let epoch = self.native.context().epoch.load(Ordering::Acquire);
+        self.gather.add(message, epoch);
     }
 
     fn on_error(&mut self, cause: &KafkaError) {

@@ -243,7 +243,7 @@ impl SinkLoop {
         let permit = batch.permit.take();
         let bytes: usize = batch.bytes;
         let mut records = std::mem::take(&mut batch.records);
-        self.skip_taken(&mut records);
+        skip_taken(&self.taken, &mut records);
         if records.is_empty() {
             return Ok(());
         }
@@ -295,31 +295,14 @@ impl SinkLoop {
             tokio::select! {
                 biased;
                 () = setup.cancel.cancelled() => return Err(Error::cancelled()),
-                event = self.consumer.next_change() => self.change(setup, task, event).await?,
-                () = tokio::time::sleep_until(until) => {
-                    self.skip_taken(records);
-                    return Ok(());
+                event = self.consumer.next_change() => {
+                    self.change(setup, task, event).await?;
+                    // At once: a lost partition may come back before the wait is over, from an earlier offset.
+                    skip_taken(&self.taken, records);
                 }
+                () = tokio::time::sleep_until(until) => return Ok(()),
             }
         }
-    }
-
-    /// Keeps what is assigned and not taken yet.
-    fn skip_taken(&self, records: &mut Vec<ConsumedRecord>) {
-        let mut tp = None;
-        records.retain(|record| {
-            let current = tp.take().filter(|(tp, _): &(TopicPartition, i64)| {
-                tp.partition == record.partition && *tp.topic == *record.topic
-            });
-            let (key, next) = current.unwrap_or_else(|| {
-                let key = partition_of(record);
-                let next = self.taken.get(&key).copied().unwrap_or(i64::MAX);
-                (key, next)
-            });
-            let keep = record.offset >= next;
-            tp = Some((key, next));
-            keep
-        });
     }
 
     fn advance(&mut self, records: &[ConsumedRecord]) {
@@ -549,6 +532,24 @@ impl SinkLoop {
     }
 }
 
+/// Keeps what is assigned and not taken yet.
+fn skip_taken(taken: &Offsets, records: &mut Vec<ConsumedRecord>) {
+    let mut tp = None;
+    records.retain(|record| {
+        let current = tp.take().filter(|(tp, _): &(TopicPartition, i64)| {
+            tp.partition == record.partition && *tp.topic == *record.topic
+        });
+        let (key, next) = current.unwrap_or_else(|| {
+            let key = partition_of(record);
+            let next = taken.get(&key).copied().unwrap_or(i64::MAX);
+            (key, next)
+        });
+        let keep = record.offset >= next;
+        tp = Some((key, next));
+        keep
+    });
+}
+
 fn partition_of(record: &ConsumedRecord) -> TopicPartition {
     TopicPartition { topic: Arc::clone(&record.topic), partition: record.partition }
 }
@@ -586,5 +587,23 @@ mod tests {
         let answered = offsets(&[(0, 12), (1, 20), (2, 25), (3, 5)]);
         let committed = offsets(&[(1, 20), (2, 20)]);
         assert_eq!(due(&answered, &taken, &committed), offsets(&[(0, 10), (2, 25)]));
+    }
+
+    #[test]
+    fn what_is_in_hand_of_a_lost_partition_does_not_come_back_with_it() {
+        let read = |partition, offset| ConsumedRecord {
+            topic: "t".into(),
+            partition,
+            offset,
+            timestamp: None,
+            consumed: Arc::default(),
+        };
+        let mut hand = vec![read(0, 50), read(0, 51), read(1, 6), read(1, 7)];
+        // Partition 0 is lost, and comes back from where its group committed.
+        for taken in [offsets(&[(1, 7)]), offsets(&[(0, 40), (1, 7)])] {
+            skip_taken(&taken, &mut hand);
+        }
+        let left: Vec<_> = hand.iter().map(|record| (record.partition, record.offset)).collect();
+        assert_eq!(left, [(1, 7)]);
     }
 }
