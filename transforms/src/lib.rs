@@ -3,6 +3,7 @@
 //! **Invariant:** steps fail closed. A field that is not there, a condition that cannot be evaluated and a value of
 //! another kind are errors of that record; nothing passes unmasked or is dropped because of them.
 
+mod expression;
 mod filter;
 mod mask;
 mod nulls;
