@@ -1,11 +1,15 @@
 //! A disk in memory that can lose power and fail, for tests and simulations.
 //!
-//! It keeps what is durable apart from what is merely written: after [`MemDisk::crash`] each directory has its synced entries
-//! plus a prefix of the later changes, and each file its synced bytes plus a prefix of the later writes, the last of
-//! them torn and perhaps with sectors of zeros. It is meant to be crueller than a real disk within what POSIX allows.
+//! It keeps what is durable apart from what is merely written. [`MemDisk::crash`] is a power loss: of what was not synced any part
+//! may be lost, see [`crash`]. [`MemDisk::restart`] is a killed process: everything that was written is still there, synced or
+//! not. It is meant to be crueller than a real disk within what POSIX allows; after a failed sync it does what Linux does: the
+//! pages count as clean, so that a later sync succeeds without writing them.
+
+mod crash;
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -51,7 +55,16 @@ const ROOT: NodeId = 0;
 #[derive(Debug, Clone)]
 enum Node {
     Dir { now: BTreeMap<String, NodeId>, durable: BTreeMap<String, NodeId>, pending: Vec<DirChange> },
-    File { now: Vec<u8>, durable: Vec<u8>, pending: Vec<FileChange> },
+    File(FileNode),
+}
+
+#[derive(Debug, Clone, Default)]
+struct FileNode {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<FileChange>,
+    /// Where a sync failed: these bytes of `now` count as clean and are not on the disk. A new write makes them dirty again.
+    stale: Vec<Range<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -124,7 +137,7 @@ impl MemDisk {
     pub fn flip(&self, path: &Path, position: u64, mask: u8) -> io::Result<()> {
         let mut inner = self.inner.lock();
         let id = inner.find(path)?;
-        let Node::File { now, durable, .. } = &mut inner.nodes[id] else { return Err(not_found()) };
+        let Node::File(FileNode { now, durable, .. }) = &mut inner.nodes[id] else { return Err(not_found()) };
         let at = usize::try_from(position).map_err(io::Error::other)?;
         for data in [now, durable] {
             if let Some(byte) = data.get_mut(at) {
@@ -138,37 +151,45 @@ impl MemDisk {
     pub fn crash(&self, seed: u64) -> Self {
         let mut inner = self.inner.lock();
         inner.off = true;
-        let mut dice = Dice(seed);
-        let nodes = inner.nodes.iter().map(|n| survive(n, &mut dice)).collect();
+        let nodes = crash::survivors(&inner.nodes, seed);
         Self { inner: Arc::new(Mutex::new(Inner { nodes, ..Inner::default() })) }
+    }
+
+    /// The process is killed now. The old disk answers nothing any more; the new one holds everything that was written.
+    pub fn restart(&self) -> Self {
+        let mut inner = self.inner.lock();
+        inner.off = true;
+        Self { inner: Arc::new(Mutex::new(Inner { nodes: inner.nodes.clone(), ..Inner::default() })) }
     }
 }
 
-/// What is left of a node, as the dice fall.
-fn survive(node: &Node, dice: &mut Dice) -> Node {
-    match node {
-        Node::Dir { durable, pending, .. } => {
-            let mut now = durable.clone();
-            let keep = dice.below(pending.len() + 1);
-            pending[..keep].iter().for_each(|change| apply_dir(&mut now, change));
-            Node::Dir { durable: now.clone(), now, pending: Vec::new() }
-        }
-        Node::File { durable, pending, .. } => {
-            let mut now = durable.clone();
-            let keep = dice.below(pending.len() + 1);
-            pending[..keep].iter().for_each(|change| apply_file(&mut now, change));
-            if let Some(FileChange::Write(at, bytes)) = pending.get(keep) {
-                let torn = dice.below(bytes.len() + 1);
-                apply_file(&mut now, &FileChange::Write(*at, bytes[..torn].to_vec()));
+impl FileNode {
+    fn rewritten(&mut self, range: Range<usize>) {
+        self.stale = std::mem::take(&mut self.stale)
+            .into_iter()
+            .flat_map(|s| [s.start..s.end.min(range.start), s.start.max(range.end)..s.end])
+            .filter(|s| s.start < s.end)
+            .collect();
+    }
+
+    /// Everything but what an earlier failed sync left is on the disk now.
+    fn synced(&mut self) {
+        let old = std::mem::replace(&mut self.durable, self.now.clone());
+        for range in &self.stale {
+            for at in range.start..range.end.min(self.durable.len()) {
+                self.durable[at] = old.get(at).copied().unwrap_or(0);
             }
-            // Length on disk, data not: a hole of zeros somewhere in what was never synced.
-            if now.len() > durable.len() && dice.below(4) == 0 {
-                let from = durable.len() + dice.below(now.len() - durable.len());
-                let to = (from + 512).min(now.len());
-                now[from..to].fill(0);
-            }
-            Node::File { durable: now.clone(), now, pending: Vec::new() }
         }
+        self.pending.clear();
+    }
+
+    fn sync_failed(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            if let FileChange::Write(at, bytes) = change {
+                self.stale.push(at..at + bytes.len());
+            }
+        }
+        self.durable.resize(self.now.len(), 0);
     }
 }
 
@@ -198,20 +219,6 @@ fn apply_file(data: &mut Vec<u8>, change: &FileChange) {
             data[*at..end].copy_from_slice(bytes);
         }
         FileChange::Truncate(len) => data.resize(*len, 0),
-    }
-}
-
-/// SplitMix64: a seed gives the same run again.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
     }
 }
 
@@ -266,9 +273,12 @@ impl Inner {
     }
 
     fn change_file(&mut self, file: NodeId, change: FileChange) -> io::Result<()> {
-        let Node::File { now, pending, .. } = &mut self.nodes[file] else { return Err(not_found()) };
-        apply_file(now, &change);
-        pending.push(change);
+        let Node::File(node) = &mut self.nodes[file] else { return Err(not_found()) };
+        if let FileChange::Write(at, bytes) = &change {
+            node.rewritten(*at..at + bytes.len());
+        }
+        apply_file(&mut node.now, &change);
+        node.pending.push(change);
         Ok(())
     }
 
@@ -294,7 +304,7 @@ impl Disk for MemDisk {
             (Ok(id), _) => id,
             (Err(_), OpenMode::Create) => {
                 inner.operation()?;
-                inner.add(path, Node::File { now: Vec::new(), durable: Vec::new(), pending: Vec::new() })?
+                inner.add(path, Node::File(FileNode::default()))?
             }
             (Err(e), _) => return Err(e),
         };
@@ -313,8 +323,8 @@ impl Disk for MemDisk {
             .iter()
             .map(|(name, id)| match &inner.nodes[*id] {
                 Node::Dir { .. } => DirEntry { name: name.clone(), is_dir: true, len: 0 },
-                Node::File { now, .. } => {
-                    DirEntry { name: name.clone(), is_dir: false, len: now.len() as u64 }
+                Node::File(file) => {
+                    DirEntry { name: name.clone(), is_dir: false, len: file.now.len() as u64 }
                 }
             })
             .collect())
@@ -415,7 +425,7 @@ impl DiskFile for MemFile {
         let inner = self.disk.inner.lock();
         inner.alive()?;
         match &inner.nodes[self.id] {
-            Node::File { now, .. } => Ok(now.len() as u64),
+            Node::File(file) => Ok(file.now.len() as u64),
             Node::Dir { .. } => Err(not_found()),
         }
     }
@@ -423,7 +433,7 @@ impl DiskFile for MemFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         let inner = self.disk.inner.lock();
         inner.alive()?;
-        let Node::File { now, .. } = &inner.nodes[self.id] else { return Err(not_found()) };
+        let Node::File(FileNode { now, .. }) = &inner.nodes[self.id] else { return Err(not_found()) };
         let from = usize::try_from(position).unwrap_or(usize::MAX).min(now.len());
         let n = buf.len().min(now.len() - from);
         buf[..n].copy_from_slice(&now[from..from + n]);
@@ -463,56 +473,29 @@ impl DiskFile for MemFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut inner = self.disk.inner.lock();
-        inner.operation()?;
-        if inner.sync_broken {
-            return Err(io::Error::other("sync fails"));
+        inner.alive()?;
+        let sync_broken = inner.sync_broken;
+        let fault = inner.operation();
+        let off = inner.off;
+        let Node::File(file) = &mut inner.nodes[self.id] else { return Err(not_found()) };
+        match fault {
+            Err(e) => {
+                if !off {
+                    file.sync_failed();
+                }
+                Err(e)
+            }
+            Ok(_) if sync_broken => {
+                file.sync_failed();
+                Err(io::Error::other("sync fails"))
+            }
+            Ok(_) => {
+                file.synced();
+                Ok(())
+            }
         }
-        let Node::File { now, durable, pending } = &mut inner.nodes[self.id] else { return Err(not_found()) };
-        durable.clone_from(now);
-        pending.clear();
-        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::{read_full_at, write_all_at};
-
-    #[test]
-    fn what_was_synced_survives_and_what_was_not_may_go() {
-        let (mut kept, mut lost) = (0, 0);
-        for seed in 0..50 {
-            let disk = MemDisk::with_dir("/d");
-            let file = disk.open(Path::new("/d/a"), OpenMode::Create).unwrap();
-            write_all_at(&*file, &[b"synced"], 0).unwrap();
-            file.sync_data().unwrap();
-            disk.sync_dir(Path::new("/d")).unwrap();
-            write_all_at(&*file, &[b" not"], 6).unwrap();
-            disk.open(Path::new("/d/b"), OpenMode::Create).unwrap();
-            let after = disk.crash(seed);
-            let mut data = [0; 16];
-            let n =
-                read_full_at(&*after.open(Path::new("/d/a"), OpenMode::Read).unwrap(), &mut data, 0).unwrap();
-            assert!(n >= 6 && &data[..6] == b"synced");
-            if after.exists(Path::new("/d/b")).unwrap() {
-                kept += 1
-            } else {
-                lost += 1
-            }
-            assert!(disk.list(Path::new("/d")).is_err());
-        }
-        assert!(kept > 0 && lost > 0);
-    }
-
-    #[test]
-    fn short_writes_are_completed() {
-        let disk = MemDisk::with_dir("/d");
-        let file = disk.open(Path::new("/d/a"), OpenMode::Create).unwrap();
-        disk.fault_next(Fault::ShortWrite);
-        write_all_at(&*file, &[b"abc", b"", b"defgh"], 0).unwrap();
-        let mut data = [0; 16];
-        assert_eq!(read_full_at(&*file, &mut data, 0).unwrap(), 8);
-        assert_eq!(&data[..8], b"abcdefgh");
-    }
-}
+mod tests;
