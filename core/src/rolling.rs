@@ -7,6 +7,10 @@
 //!
 //! Pure: the sink writes the bytes and says [`Rolling::finish`] once a file is durable.
 //!
+//! **Invariant:** no file is sealed between two records of one offset, of which a step may make several: the rest would
+//! begin a second file of the same name, which the first would be taken for. So a file may hold more than its size and
+//! count say, by what one record of the log makes.
+//!
 //! **Invariant:** a partition is durable up to the first offset of its unfinished files, and up to everything taken
 //! when it has none.
 
@@ -69,6 +73,8 @@ pub struct Rolled<B> {
     pub bytes: u64,
     /// No more records are added.
     pub sealed: bool,
+    /// To be sealed once the record in hand is whole.
+    due: bool,
     /// The sink's own.
     pub body: B,
     buffer: Vec<u8>,
@@ -172,6 +178,8 @@ pub struct Rolling<B> {
     latest: usize,
     files: BTreeMap<FileId, Rolled<B>>,
     next_id: FileId,
+    /// Files that hold records of the one in hand, of whose offset more may follow.
+    in_hand: Vec<FileId>,
     buffered: usize,
     unsealed: usize,
     path: String,
@@ -187,6 +195,7 @@ impl<B: Default> Rolling<B> {
             latest: 0,
             files: BTreeMap::new(),
             next_id: 0,
+            in_hand: Vec::new(),
             buffered: 0,
             unsealed: 0,
             path: String::new(),
@@ -227,8 +236,39 @@ impl<B: Default> Rolling<B> {
         self.partitions.iter_mut().for_each(|partition| partition.seen = 0);
     }
 
+    /// The whole batch was taken: files are sealed that are full, and those of the partitions whose oldest record has
+    /// reached the age. Not called for a batch that broke off.
+    pub fn end(&mut self, now: Instant) {
+        // A record whose batch broke off is whole only when that batch has come again.
+        let origin = self.in_hand.iter().find_map(|id| self.files.get(id)).map(|file| &file.origin);
+        let partition = self.partitions.iter().find(|partition| Some(&partition.origin) == origin);
+        if partition.is_none_or(|partition| partition.seen >= partition.taken) {
+            self.release();
+        }
+        self.seal_due(now);
+    }
+
+    /// The record comes next: unless it was made from the one in hand, the files that are full are sealed.
+    pub fn next(&mut self, record: &SinkRecord) -> Vec<FileId> {
+        let slot = self.partition(record);
+        if record.offset >= self.partitions[slot].next { self.release() } else { Vec::new() }
+    }
+
+    /// The record in hand is whole; answers with the files sealed by that.
+    fn release(&mut self) -> Vec<FileId> {
+        let files = &self.files;
+        self.in_hand.retain(|id| files.get(id).is_some_and(|file| file.due));
+        if self.in_hand.is_empty() {
+            return Vec::new();
+        }
+        let released = std::mem::take(&mut self.in_hand);
+        released.iter().for_each(|id| self.seal_now(*id));
+        released
+    }
+
     /// Takes a record, which is the next of its partition or one seen before.
     pub fn take(&mut self, record: SinkRecord, now: Instant) -> Taken {
+        self.next(&record);
         let slot = self.partition(&record);
         let partition = &mut self.partitions[slot];
         if !partition.is_new(record.offset) {
@@ -279,6 +319,7 @@ impl<B: Default> Rolling<B> {
             count: 0,
             bytes: 0,
             sealed: false,
+            due: false,
             body: B::default(),
             buffer: Vec::new(),
             opened: now,
@@ -296,19 +337,27 @@ impl<B: Default> Rolling<B> {
         self.buffered += file.buffer.capacity() - before;
         file.count += 1;
         file.bytes += self.line.len() as u64;
-        let full = file.bytes >= self.settings.size
+        file.due |= file.bytes >= self.settings.size
             || (self.settings.count > 0 && file.count >= self.settings.count);
+        if self.in_hand.last() != Some(&id) && !self.in_hand.contains(&id) {
+            self.in_hand.push(id);
+        }
         let partition = &mut self.partitions[slot];
         if partition.latest.as_ref().is_none_or(|(_, latest)| *latest != id) {
             partition.latest = Some((self.path.clone(), id));
         }
-        if full {
-            self.seal(id);
+    }
+
+    /// Adds no more records to a file, but for those made from the record in hand.
+    pub fn seal(&mut self, id: FileId) {
+        if self.in_hand.contains(&id) {
+            self.files.get_mut(&id).into_iter().for_each(|file| file.due = true);
+        } else {
+            self.seal_now(id);
         }
     }
 
-    /// Adds no more records to a file.
-    pub fn seal(&mut self, id: FileId) {
+    fn seal_now(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id).filter(|file| !file.sealed) else { return };
         file.sealed = true;
         self.unsealed -= 1;
@@ -324,7 +373,7 @@ impl<B: Default> Rolling<B> {
     }
 
     /// Seals every file of the partitions whose oldest record has reached the age.
-    pub fn seal_due(&mut self, now: Instant) {
+    fn seal_due(&mut self, now: Instant) {
         let age = self.settings.age;
         let is_due = |file: &&Rolled<B>| !file.sealed && now.saturating_duration_since(file.opened) >= age;
         let due: Vec<TopicPartition> =
@@ -342,9 +391,9 @@ impl<B: Default> Rolling<B> {
         }
     }
 
-    /// The unsealed file with the largest buffer.
+    /// The file with the largest buffer, of those that [`Rolling::seal`] seals at once.
     pub fn largest(&self) -> Option<FileId> {
-        let open = self.files.iter().filter(|(_, file)| !file.sealed);
+        let open = self.files.iter().filter(|(id, file)| !file.sealed && !self.in_hand.contains(id));
         open.max_by_key(|(_, file)| file.buffer.capacity()).map(|(id, _)| *id)
     }
 
@@ -377,7 +426,7 @@ impl<B: Default> Rolling<B> {
 
     /// A file is durable, or given up: it no longer holds back its partition.
     pub fn finish(&mut self, id: FileId) -> Option<Rolled<B>> {
-        self.seal(id);
+        self.seal_now(id);
         let file = self.files.remove(&id)?;
         self.buffered -= file.buffer.capacity() + FILE_OVERHEAD;
         Some(file)
@@ -441,6 +490,7 @@ mod tests {
         for (offset, country) in [(5, "de"), (6, "fr"), (7, "fr"), (8, "de")] {
             rolling.take(record(0, offset, &format!(r#"{{"c":"{country}"}}"#)), now);
         }
+        rolling.end(now);
         assert_eq!(durable(&rolling, 0, 9), 5);
         let names: Vec<String> =
             rolling.files().map(|(_, f)| f.path.clone() + &f.name(None, "jsonl")).collect();
@@ -485,6 +535,67 @@ mod tests {
         assert_eq!(rolling.get_mut(0).map(|file| file.count), Some(2 + 3 + 1 + 2));
     }
 
+    /// Names and contents of all files.
+    fn files(rolling: &mut Rolling<()>) -> Vec<(String, Vec<u8>)> {
+        let ids: Vec<FileId> = rolling.files().map(|(id, _)| id).collect();
+        let file = |id| {
+            let name = rolling.get_mut(id).map(|file| file.path.clone() + &file.name(None, "jsonl"));
+            (name.unwrap_or_default(), rolling.hand_over(id))
+        };
+        ids.into_iter().map(file).collect()
+    }
+
+    #[test]
+    fn records_made_from_one_are_never_parted_by_a_roll() {
+        // Each input becomes three equal records: by count, by size, and by a sink that is short of memory.
+        for (count, size, short) in [(2, 1000, false), (0, 1, false), (0, 1000, true)] {
+            let mut rolling = rolling("", count);
+            rolling.settings.size = size;
+            let now = Instant::now();
+            rolling.open(tp(0), 7);
+            rolling.begin();
+            for offset in [7, 7, 7, 8, 8, 8] {
+                rolling.next(&record(0, offset, "{}"));
+                let Taken::Written(id) = rolling.take(record(0, offset, "{}"), now) else {
+                    panic!("every record is taken");
+                };
+                if short {
+                    rolling.seal(id);
+                }
+            }
+            assert_eq!(rolling.files().filter(|(_, file)| file.sealed).count(), 1, "what is whole is sealed");
+            rolling.end(now);
+            assert!(rolling.files().all(|(_, file)| file.sealed));
+            let whole = b"{}\n{}\n{}\n".to_vec();
+            let named = |offset| (format!("t+0+{offset:020}.jsonl"), whole.clone());
+            assert_eq!(files(&mut rolling), [named(7), named(8)]);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_broke_off_among_them_is_not_sealed_before_it_has_come_again() {
+        let mut rolling = rolling("", 1);
+        let now = Instant::now();
+        rolling.open(tp(0), 7);
+        rolling.begin();
+        for offset in [7, 8] {
+            rolling.take(record(0, offset, "{}"), now);
+        }
+        // The put fails here; the sink flushes, is asked for progress, and gets the batch again.
+        rolling.seal_all();
+        rolling.begin();
+        rolling.end(now + Duration::from_secs(60));
+        assert_eq!(durable(&rolling, 0, 7), 7);
+        assert_eq!(rolling.files().filter(|(_, file)| !file.sealed).count(), 1);
+        rolling.begin();
+        for offset in [7, 8, 8, 9] {
+            rolling.take(record(0, offset, "{}"), now);
+        }
+        rolling.end(now);
+        let named = |offset, lines: &str| (format!("t+0+{offset:020}.jsonl"), lines.as_bytes().to_vec());
+        assert_eq!(files(&mut rolling), [named(7, "{}\n"), named(8, "{}\n{}\n"), named(9, "{}\n")]);
+    }
+
     #[test]
     fn age_seals_all_files_of_the_partition_together() {
         let mut rolling = rolling("{field.c}", 0);
@@ -492,9 +603,9 @@ mod tests {
         rolling.take(record(0, 0, r#"{"c":1}"#), start);
         rolling.take(record(0, 1, r#"{"c":2}"#), start + Duration::from_secs(9));
         rolling.take(record(1, 0, r#"{"c":1}"#), start + Duration::from_secs(9));
-        rolling.seal_due(start + Duration::from_secs(9));
+        rolling.end(start + Duration::from_secs(9));
         assert!(rolling.files().all(|(_, file)| !file.sealed));
-        rolling.seal_due(start + Duration::from_secs(10));
+        rolling.end(start + Duration::from_secs(10));
         let sealed: Vec<bool> = rolling.files().map(|(_, file)| file.sealed).collect();
         assert_eq!(sealed, [true, true, false]);
         assert!(
@@ -509,6 +620,8 @@ mod tests {
         let now = Instant::now();
         rolling.take(record(0, 0, r#"{"c":1}"#), now);
         rolling.take(record(0, 1, r#"{"c":2,"long":"xxxxxxxxxxxxxxxxxxxxxxxx"}"#), now);
+        assert_eq!(rolling.largest(), Some(0), "the other may get more from the record in hand");
+        rolling.end(now);
         for expect in [1, 0] {
             assert_eq!(rolling.largest(), Some(expect));
             rolling.seal(expect);

@@ -106,7 +106,7 @@ impl SinkTask for Task {
                 self.rolling.seal(id);
             }
         }
-        self.rolling.seal_due(now);
+        self.rolling.end(now);
         self.work().await
     }
 

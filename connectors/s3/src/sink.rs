@@ -139,13 +139,14 @@ impl SinkTask for Task {
         let now = now();
         self.rolling.begin();
         for record in records {
+            self.rolling.next(&record).into_iter().for_each(|id| self.send(id));
             if self.held() > self.ceiling {
                 self.make_room().await?;
             }
             match self.rolling.take(record, now) {
                 Taken::Written(id) => {
                     let part = self.config.part;
-                    if self.rolling.get_mut(id).is_some_and(|file| file.sealed || file.buffered() >= part) {
+                    if self.rolling.get_mut(id).is_some_and(|file| file.buffered() >= part) {
                         self.send(id);
                     }
                 }
@@ -157,7 +158,7 @@ impl SinkTask for Task {
                 }
             }
         }
-        self.rolling.seal_due(now);
+        self.rolling.end(now);
         self.send_all();
         self.reap();
         Ok(())

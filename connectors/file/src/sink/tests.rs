@@ -76,6 +76,22 @@ async fn durable(task: &mut Box<dyn SinkTask>, taken: i64) -> i64 {
     task.pre_commit(&Offsets::from([(tp(0), taken)])).await.expect("offsets")[&tp(0)]
 }
 
+#[tokio::test]
+async fn records_made_from_one_land_in_one_file_whatever_the_roll() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for keys in [("roll.count", "2"), ("roll.size", "1B")] {
+        let path = dir.path().join(keys.0);
+        let (mut task, _) = task(&path, &[keys], 7).await;
+        // As a step makes them that answers with three equal records for each.
+        let batch = [7, 7, 7, 8, 8, 8].map(|offset| record(offset, "{}")).to_vec();
+        task.put(batch).await.expect("written");
+        task.flush().await.expect("flushed");
+        assert_eq!(durable(&mut task, 9).await, 9);
+        let named = |offset| (format!("orders+0+{offset:020}.jsonl"), "{}\n{}\n{}\n".to_owned());
+        assert_eq!(tree(&path), [named(7), named(8)].into());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn records_are_visible_after_the_age_and_committed_after_that() {
     let dir = tempfile::tempdir().expect("a directory");

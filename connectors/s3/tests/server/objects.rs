@@ -39,6 +39,24 @@ async fn objects_have_their_names_and_every_line_once() {
 }
 
 #[tokio::test]
+async fn records_made_from_one_land_in_one_object_whatever_the_roll() {
+    let Some(s3) = server("s3 rolls between equal offsets").await else { return };
+    for keys in [("roll.count", "2"), ("roll.size", "1B")] {
+        let mut sink = Sink::start(&s3.endpoint(), &[("path", keys.0), keys], 1, 7).await.unwrap();
+        // As a step makes them that answers with three equal records for each.
+        sink.put(&[7, 7, 7, 8, 8, 8].map(|offset| record(0, offset, "{}"))).await.unwrap();
+        sink.flush().await.unwrap();
+        assert_eq!(sink.durable(9).await, 9);
+        let names = s3.keys(BUCKET, keys.0).await.unwrap();
+        assert_eq!(names, [7, 8].map(|offset| format!("{}/t+0+{offset:020}.jsonl", keys.0)));
+        for name in names {
+            assert_eq!(s3.text(BUCKET, &name).await.unwrap(), "{}\n{}\n{}\n");
+        }
+        sink.task.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn large_objects_go_up_in_parts_and_a_replay_finds_them() {
     let Some(s3) = server("s3 parts").await else { return };
     let records = large(0..30_000);
