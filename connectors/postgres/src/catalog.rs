@@ -10,7 +10,7 @@ use crate::column::ColumnType;
 use crate::config::Settings;
 use crate::pattern::TablePattern;
 use crate::pgoutput::Relation;
-use crate::position::{Lsn, System};
+use crate::position::{Lsn, Server, System};
 use crate::table::TableShape;
 use crate::wire::{PgError, Row, Session, quote_ident, quote_literal};
 
@@ -64,12 +64,14 @@ pub(crate) async fn check_server(session: &mut Session) -> Result<u32> {
     Ok(version)
 }
 
-/// Asks a replication session which system this is.
-pub(crate) async fn identify(replication: &mut Session) -> Result<System> {
+/// Asks a replication session which system this is, and how far it has come.
+pub(crate) async fn identify(replication: &mut Session) -> Result<Server> {
     let rows = replication.query("IDENTIFY_SYSTEM").await.map_err(failed("identifying the server"))?;
     let row = rows.first().ok_or_else(|| Error::fatal("the server did not identify itself"))?;
     let timeline = text(row, 1).parse().map_err(|_| Error::fatal("the server did not tell its timeline"))?;
-    Ok(System { id: text(row, 0).to_owned(), timeline })
+    let flushed = Lsn::parse(text(row, 2));
+    let flushed = flushed.ok_or_else(|| Error::fatal("the server did not tell where its WAL ends"))?.0;
+    Ok(Server { system: System { id: text(row, 0).to_owned(), timeline }, flushed })
 }
 
 /// The slot, if it exists. One that is of no use here is an error.

@@ -35,6 +35,14 @@ pub(crate) struct System {
     pub(crate) timeline: u32,
 }
 
+/// What a server says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) system: System,
+    /// Up to where its WAL is flushed.
+    pub(crate) flushed: u64,
+}
+
 /// Whether a snapshot belongs to the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Snapshot {
@@ -128,8 +136,10 @@ impl Position {
         SourcePosition { partition: Arc::clone(partition), offset: self.offset() }
     }
 
-    /// Refuses to continue where LSNs mean something else, or where the slot has gone past this position.
-    pub(crate) fn check(&self, system: &System, slot: &str, confirmed: u64) -> Result<()> {
+    /// Refuses to continue where LSNs mean something else, where the slot has gone past this position, or where the
+    /// server has not come as far. A server that was set back and has written as much again is not told apart.
+    pub(crate) fn check(&self, server: &Server, slot: &str, confirmed: u64) -> Result<()> {
+        let system = &server.system;
         if self.system.id != system.id {
             return Err(Error::fatal(format!(
                 "the stored position belongs to the database system {}, this is {}: positions mean nothing here; \
@@ -150,6 +160,14 @@ impl Position {
                  to somebody else and are lost here; reset the offsets of this connector for a new snapshot",
                 Lsn(confirmed),
                 Lsn(self.lsn_commit)
+            )));
+        }
+        // Only flushed WAL is ever sent.
+        if self.lsn_commit > server.flushed {
+            return Err(Error::fatal(format!(
+                "the stored position {} lies ahead of the server's WAL, which ends at {}: the server was set back, such                  as by restoring a copy of its disk, and its changes up to there would be skipped; reset the offsets of                  this connector and drop the slot `{slot}` for a new snapshot",
+                Lsn(self.lsn_commit),
+                Lsn(server.flushed)
             )));
         }
         Ok(())
@@ -192,8 +210,9 @@ mod tests {
     #[test]
     fn a_position_behind_the_slot_names_both_lsns() {
         let position = position();
-        assert!(position.check(&position.system, "s", position.lsn_commit).is_ok());
-        let error = position.check(&position.system, "s", 0x16_b374_d849).expect_err("behind");
+        let server = Server { system: position.system.clone(), flushed: u64::MAX };
+        assert!(position.check(&server, "s", position.lsn_commit).is_ok());
+        let error = position.check(&server, "s", 0x16_b374_d849).expect_err("behind");
         assert!(
             error.message().contains("16/B374D849") && error.message().contains("16/B374D848"),
             "{error}"
@@ -201,11 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn a_position_ahead_of_the_server_names_both_lsns() {
+        let position = position();
+        let server = |flushed| Server { system: position.system.clone(), flushed };
+        assert!(position.check(&server(position.lsn_commit), "s", 0).is_ok());
+        let error = position.check(&server(0x16_b374_d847), "s", 0).expect_err("ahead");
+        assert!(
+            error.message().contains("16/B374D847") && error.message().contains("16/B374D848"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn another_system_or_timeline_is_refused() {
         let position = position();
-        let other = System { id: "1".to_owned(), timeline: 1 };
+        let server = |system| Server { system, flushed: u64::MAX };
+        let other = server(System { id: "1".to_owned(), timeline: 1 });
         assert!(position.check(&other, "s", 0).expect_err("refused").message().contains("database system"));
-        let other = System { timeline: 2, ..position.system.clone() };
+        let other = server(System { timeline: 2, ..position.system.clone() });
         assert!(position.check(&other, "s", 0).expect_err("refused").message().contains("timeline"));
     }
 

@@ -70,7 +70,7 @@ impl Snapshot {
         let mut replication = Session::connect(&settings.endpoint, Mode::Replication, SLOT_LOCK_TIMEOUT)
             .await
             .map_err(connecting)?;
-        let system = catalog::identify(&mut replication).await?;
+        let system = catalog::identify(&mut replication).await?.system;
         let (snapshot, position) = self.instant(&mut control, &mut holder, &mut replication, system).await?;
 
         let mut workers = Vec::new();

@@ -76,13 +76,13 @@ impl Stream {
         let mut control = connect_control(&settings).await.map_err(connecting)?;
         let mut replication =
             Session::connect(&settings.endpoint, Mode::Replication, "").await.map_err(connecting)?;
-        let system = catalog::identify(&mut replication).await?;
+        let server = catalog::identify(&mut replication).await?;
         let slot = catalog::slot(&mut control, &settings).await?;
         let slot = slot.ok_or_else(|| missing_slot(&settings))?;
         if slot.lost {
             return Err(lost_slot(&settings));
         }
-        self.from.check(&system, &settings.slot, slot.confirmed)?;
+        self.from.check(&server, &settings.slot, slot.confirmed)?;
         let sql = format!(
             "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names '{}')",
             quote_ident(&settings.slot),

@@ -165,7 +165,7 @@ async fn begin(settings: &Settings, stored: Option<Position>) -> Result<Option<P
     let mut replication = Session::connect(&settings.endpoint, Mode::Replication, "-c lock_timeout=60000")
         .await
         .map_err(connecting)?;
-    let system = catalog::identify(&mut replication).await?;
+    let server = catalog::identify(&mut replication).await?;
     // Before the slot: a slot that is older than its publication cannot use it.
     catalog::ensure_publication(&mut control, settings).await?;
     let slot = catalog::slot(&mut control, settings).await?;
@@ -177,7 +177,7 @@ async fn begin(settings: &Settings, stored: Option<Position>) -> Result<Option<P
                 Some(slot) => slot.confirmed,
                 None => create_slot(&mut replication, settings).await?.1,
             };
-            Some(Position::at(system, Phase::No, lsn, clock::micros()))
+            Some(Position::at(server.system, Phase::No, lsn, clock::micros()))
         }
         (None, None) if !settings.create_slot => {
             // Says what to do.
@@ -192,7 +192,7 @@ async fn begin(settings: &Settings, stored: Option<Position>) -> Result<Option<P
                 Some(_) => return Err(lost_slot(settings)),
                 None => return Err(missing_slot(settings)),
             };
-            stored.check(&system, &settings.slot, slot.as_ref().map_or(0, |slot| slot.confirmed))?;
+            stored.check(&server, &settings.slot, slot.as_ref().map_or(0, |slot| slot.confirmed))?;
             // A snapshot that was cut short is taken again, with the slot it began with.
             (slot.is_some() && stored.snapshot != Phase::Running).then_some(stored)
         }

@@ -124,8 +124,10 @@ fn kind_of_state(code: &str) -> ErrorKind {
         "55006" | "55P03" | "57P01" | "57P02" | "57P03" | "57P05" | "57014" => {
             ErrorKind::Retriable { after: None }
         }
-        // No such database, no privilege, no such parameter in the connection options.
-        "3D000" | "42501" | "42704" | "22023" => ErrorKind::BadConfig,
+        // No such database, no such parameter in the connection options.
+        "3D000" | "42704" | "22023" => ErrorKind::BadConfig,
+        // No privilege: one may be given while the task restarts, as it is told to ask for.
+        "42501" => ErrorKind::Fatal,
         _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("40") => {
             ErrorKind::Retriable { after: None }
         }
@@ -155,5 +157,11 @@ mod tests {
             assert!(matches!(kind_of_state(code), ErrorKind::Retriable { .. }), "{code}");
         }
         assert_eq!(kind_of_state("XX000"), ErrorKind::Fatal);
+    }
+
+    #[test]
+    fn what_a_grant_mends_is_no_wrong_config() {
+        assert_eq!(kind_of_state("42501"), ErrorKind::Fatal);
+        assert_eq!(kind_of_state("3D000"), ErrorKind::BadConfig);
     }
 }
