@@ -25,4 +25,5 @@ pub mod require;
 pub mod rest;
 pub mod s3;
 pub mod topic;
+pub mod usage;
 pub mod workload;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::usage::Usage;
+
 /// A port that nobody listens on right now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
@@ -195,29 +197,24 @@ impl Aqueduct {
         Ok(self.child.try_wait()?)
     }
 
+    /// What it costs.
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.child.id())
+    }
+
     /// Resident memory in bytes.
     pub fn resident(&self) -> Result<u64> {
-        self.status_bytes("VmRSS:")
+        self.usage().resident()
     }
 
     /// The most that was ever resident, in bytes.
     pub fn peak(&self) -> Result<u64> {
-        self.status_bytes("VmHWM:")
-    }
-
-    fn status_bytes(&self, name: &str) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with(name)).context("the process is gone")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("the line has a number")?.parse()?;
-        Ok(kib * 1024)
+        self.usage().peak()
     }
 
     /// User and system CPU seconds so far.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(ticks as f64 / 100.0)
+        self.usage().cpu_seconds()
     }
 }
 

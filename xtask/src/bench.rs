@@ -1,29 +1,31 @@
 //! `cargo xtask bench [NAME…]`: builds with optimisation and runs the benchmarks.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::machine::{cargo, install_packages, run, target_dir};
 
-/// `start`, `log`, `postgres`, `s3`, `transforms`; all without a name.
+/// `start`, `log`, `postgres`, `s3`, `files`, `transforms`, all of these without a name; or `peers` with its own flags.
 pub(crate) fn run_named(names: &[String]) -> Result<()> {
     install_packages();
     run(cargo().args(["build", "--release", "-p", "aqueduct", "-p", "aqueduct-tests"]))?;
+    let bench = || {
+        let mut command = Command::new(target_dir().join("release/aqueduct-bench"));
+        command.env("AQUEDUCT_BIN", target_dir().join("release/aqueduct"));
+        command
+    };
+    if names.first().is_some_and(|name| name == "peers") {
+        return run(bench().args(names));
+    }
     let others: Vec<&String> = names.iter().filter(|name| *name != "transforms").collect();
     if names.is_empty() || !others.is_empty() {
-        let bench = target_dir().join("release/aqueduct-bench");
-        run(std::process::Command::new(bench)
-            .args(others)
-            .env("AQUEDUCT_BIN", target_dir().join("release/aqueduct")))?;
+        run(bench().arg("run").args(others))?;
     }
     if names.is_empty() || names.iter().any(|name| name == "transforms") {
-        run(cargo().args([
-            "run",
-            "--release",
-            "-p",
-            "aqueduct-plugin-host",
-            "--example",
-            "bench_transforms",
-        ]))?;
+        for package in ["aqueduct-transforms", "aqueduct-plugin-host"] {
+            run(cargo().args(["run", "--release", "-p", package, "--example", "bench_transforms"]))?;
+        }
     }
     Ok(())
 }

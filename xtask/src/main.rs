@@ -18,7 +18,8 @@ cargo xtask COMMAND
 
   ci              everything a change must pass: fmt, clippy, tidy, codec drift, guests, test
   test [FILTER]   every test, with real servers; installs what it needs, and lists at the end what could not run
-  bench [NAME]    benchmarks: log, postgres, s3, transforms, start; prints raw samples and a summary
+  bench [NAME]    benchmarks: log, postgres, s3, files, transforms, start; prints commands, raw samples and a summary
+  bench peers     side by side with Apache Kafka 4.3 (needs Java 17 and Maven); `--help` tells the flags
   chaos [SEEDS]   the fault tests with more seeds: power loss and kills at random moments
   codec [--check] generates the protocol codec from its notation
   guests [--check] builds the example WASM guests from source

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::Report;
+use super::{Report, show};
 use crate::process::{Start, pause};
 
 /// Starts a broker and a whole `run`, five times each; the median, and memory after two idle seconds.
@@ -19,6 +19,7 @@ pub fn run(report: &mut Report) -> Result<()> {
             let dir = tempfile::tempdir()?;
             let start =
                 if what == "broker" { Start::broker(dir.path()) } else { Start::run(dir.path(), &[]) };
+            report.ran(&show(&start.command()));
             let begun = Instant::now();
             let process = start.spawn()?;
             first_answer(&process.kafka, begun)?;
@@ -40,7 +41,7 @@ pub fn run(report: &mut Report) -> Result<()> {
 }
 
 /// Waits until ApiVersions is answered.
-fn first_answer(address: &str, begun: Instant) -> Result<()> {
+pub(super) fn first_answer(address: &str, begun: Instant) -> Result<()> {
     // Size, key 18, version 0, correlation id 1, client id null.
     let request = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
     loop {

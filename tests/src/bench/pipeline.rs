@@ -1,5 +1,6 @@
-//! PostgreSQL into the log, and the log into S3.
+//! Whole ways: PostgreSQL into the log, the log into S3, and generated records through steps into files.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{Meter, Report};
+use super::{Meter, Report, quoted, show};
 use crate::postgres::{Postgres, execute};
 use crate::process::{Aqueduct, Start, eventually};
 use crate::s3::{ACCESS_KEY, REGION, S3, SECRET_KEY};
@@ -27,34 +28,76 @@ pub fn postgres(report: &mut Report) -> Result<()> {
         )
     };
     let table = "CREATE TABLE accounts (aid bigint PRIMARY KEY, bid int, balance int, filler text)";
+    let psql = |report: &Report, sql: &str| {
+        report.ran(&format!("psql {} -c {}", quoted(&server.url()), quoted(sql)));
+    };
+    psql(report, table);
     runtime.block_on(execute(&pool, table))?;
     let all = "INSERT INTO accounts SELECT i, i % 100, i % 1000, rpad(md5(i::text), 70, 'x') FROM generate_series(1, 1000000) i";
+    psql(report, all);
     runtime.block_on(execute(&pool, all))?;
     runtime.block_on(execute(&pool, "ANALYZE accounts"))?;
 
     let dir = tempfile::tempdir()?;
-    let process = Start::run(dir.path(), &[]).start()?;
-    let meter = Meter::start(&process);
+    let process = start(report, dir.path())?;
+    let meter = Meter::start(process.usage());
     let config = json!({
         "connector.class": "postgres-cdc", "url": server.url(), "tables": "public.accounts", "slot.name": "bench",
         "topic.prefix": "bench", "topic.creation.default.partitions": "1",
     });
-    runtime.block_on(put_connector(&process, "accounts", &config))?;
+    runtime.block_on(put(report, &process, "accounts", &config))?;
     wait_for(&process, "bench.public.accounts", ROWS)?;
-    report.sample("postgres/snapshot", meter.stop(&process, ROWS));
+    report.sample("postgres/snapshot", meter.stop(ROWS));
 
     // A backlog of transactions of 1,000 rows, then the connector goes on.
-    runtime.block_on(call(&process, "connectors/accounts/pause"))?;
+    runtime.block_on(call(report, &process, "connectors/accounts/pause"))?;
+    psql(report, &format!("{}  -- and so on, 1,000 transactions", fill(ROWS + 1)));
     runtime.block_on(async {
         for batch in 0..ROWS / 1000 {
             execute(&pool, &fill(ROWS + 1 + batch * 1000)).await?;
         }
         anyhow::Ok(())
     })?;
-    let meter = Meter::start(&process);
-    runtime.block_on(call(&process, "connectors/accounts/resume"))?;
+    let meter = Meter::start(process.usage());
+    runtime.block_on(call(report, &process, "connectors/accounts/resume"))?;
     wait_for(&process, "bench.public.accounts", 2 * ROWS)?;
-    report.sample("postgres/stream", meter.stop(&process, ROWS));
+    report.sample("postgres/stream", meter.stop(ROWS));
+    Ok(())
+}
+
+/// Generated orders → CEL filter → mask of two fields → JSON lines in files, all at once and with the log between.
+pub fn files(report: &mut Report) -> Result<()> {
+    let runtime = Runtime::new()?;
+    let guest = crate::process::root().join("plugins/prebuilt/mask.wasm");
+    let masks = [
+        ("mask", json!({"type": "mask", "fields": "email,phone", "salt": "bench"})),
+        (
+            "wasm",
+            json!({"type": "wasm", "module": guest, "config": r#"{"fields":["email","phone"],"salt":"bench"}"#}),
+        ),
+    ];
+    for (name, mask) in masks {
+        let dir = tempfile::tempdir()?;
+        let process = start(report, dir.path())?;
+        let source = json!({
+            "connector.class": "datagen", "topic": "orders", "count": ROWS.to_string(), "rate": "0",
+            "topic.creation.default.partitions": "4",
+        });
+        let mut sink = json!({
+            "connector.class": "file", "topics": "orders", "path": dir.path().join("lines"), "roll.age": "2s",
+            "transforms": "paid,mask", "transforms.paid.type": "filter",
+            "transforms.paid.condition": "value.status == \"paid\"",
+        });
+        for (key, value) in mask.as_object().into_iter().flatten() {
+            sink[format!("transforms.mask.{key}")] = value.clone();
+        }
+        let meter = Meter::start(process.usage());
+        runtime.block_on(put(report, &process, "orders", &source))?;
+        wait_for(&process, "orders", 1)?;
+        runtime.block_on(put(report, &process, "files", &sink))?;
+        wait_committed(&process, "connect-files", "orders", ROWS)?;
+        report.sample(&format!("generate/filter/{name}/file"), meter.stop(ROWS));
+    }
     Ok(())
 }
 
@@ -64,25 +107,40 @@ pub fn s3(report: &mut Report) -> Result<()> {
     let runtime = Runtime::new()?;
     runtime.block_on(server.create_bucket("bench"))?;
     let dir = tempfile::tempdir()?;
-    let process = Start::run(dir.path(), &[]).start()?;
+    let process = start(report, dir.path())?;
     let config = json!({
         "connector.class": "datagen", "topic": "orders", "count": ROWS.to_string(), "rate": "0",
         "topic.creation.default.partitions": "4",
     });
-    let meter = Meter::start(&process);
-    runtime.block_on(put_connector(&process, "orders", &config))?;
+    let meter = Meter::start(process.usage());
+    runtime.block_on(put(report, &process, "orders", &config))?;
     wait_for(&process, "orders", ROWS)?;
-    report.sample("datagen/log", meter.stop(&process, ROWS));
+    report.sample("datagen/log", meter.stop(ROWS));
     let config = json!({
         "connector.class": "s3", "topics": "orders", "bucket": "bench", "endpoint": server.endpoint(),
         "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "region": REGION, "path_style": "true", "path": "{topic}/",
         "roll.count": "100000", "roll.age": "2s",
     });
-    let meter = Meter::start(&process);
-    runtime.block_on(put_connector(&process, "lake", &config))?;
+    let meter = Meter::start(process.usage());
+    runtime.block_on(put(report, &process, "lake", &config))?;
     wait_committed(&process, "connect-lake", "orders", ROWS)?;
-    report.sample("log/s3", meter.stop(&process, ROWS));
+    report.sample("log/s3", meter.stop(ROWS));
     Ok(())
+}
+
+fn start(report: &Report, dir: &Path) -> Result<Aqueduct> {
+    let start = Start::run(dir, &[]);
+    report.ran(&show(&start.command()));
+    start.start()
+}
+
+async fn put(report: &Report, process: &Aqueduct, name: &str, config: &Value) -> Result<()> {
+    let url = format!("{}/connectors/{name}/config", process.rest);
+    report.ran(&format!(
+        "curl -X PUT -H content-type:application/json {url} -d {}",
+        quoted(&config.to_string())
+    ));
+    put_connector(process, name, config).await
 }
 
 /// Creates a connector, or replaces its config.
@@ -102,7 +160,8 @@ pub async fn put_connector(process: &Aqueduct, name: &str, config: &Value) -> Re
     }
 }
 
-async fn call(process: &Aqueduct, path: &str) -> Result<()> {
+async fn call(report: &Report, process: &Aqueduct, path: &str) -> Result<()> {
+    report.ran(&format!("curl -X PUT {}/{path}", process.rest));
     let answer = reqwest::Client::new()
         .put(format!("{}/{path}", process.rest))
         .header("content-type", "application/json")
