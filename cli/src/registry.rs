@@ -15,6 +15,7 @@ pub(crate) fn registry() -> Registry {
         .transform(aqueduct_transforms::Unwrap::new())
         .transform(aqueduct_transforms::Filter::new())
         .transform(aqueduct_transforms::Mask::new())
+        .transforms_of(aqueduct_transforms::simple())
         .transform(wasm())
 }
 

@@ -88,6 +88,14 @@ impl Registry {
         self
     }
 
+    /// Adds transforms of one kind of factory.
+    #[must_use]
+    pub fn transforms_of<T: TransformFactory + 'static>(mut self, all: impl IntoIterator<Item = T>) -> Self {
+        self.transforms
+            .extend(all.into_iter().map(|transform| Arc::new(transform) as Arc<dyn TransformFactory>));
+        self
+    }
+
     /// The sources.
     pub fn sources(&self) -> &[Arc<dyn SourceConnector>] {
         &self.sources

@@ -25,6 +25,33 @@ impl FieldPath {
         Ok(Self { text: Str::from(text), parts })
     }
 
+    /// The path to the field of that name, in which dots are part of the name.
+    pub fn field(name: &str) -> Result<Self, String> {
+        if name.is_empty() {
+            return Err("the name of the field is empty".to_owned());
+        }
+        Ok(Self { text: Str::from(name), parts: vec![Str::from(name)] })
+    }
+
+    /// The path of no steps: the value itself.
+    pub fn whole() -> Self {
+        Self { text: Str::from_static("the value"), parts: Vec::new() }
+    }
+
+    /// The names, from the outermost.
+    pub fn parts(&self) -> &[Str] {
+        &self.parts
+    }
+
+    /// The path to what holds the last field, and the name of that field; `None` for [`FieldPath::whole`].
+    pub fn split_last(&self) -> Option<(Self, &Str)> {
+        let (last, parents) = self.parts.split_last()?;
+        if parents.is_empty() {
+            return Some((Self::whole(), last));
+        }
+        Some((Self { text: Str::from(parents.join(".")), parts: parents.to_vec() }, last))
+    }
+
     /// The path as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
