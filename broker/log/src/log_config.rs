@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
+
+use crate::error::LogError;
 
 /// Settings of one partition's log; `-1` stands for "no limit", as in Kafka.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,11 +116,26 @@ pub struct LogCounters {
     pub torn_tails: AtomicU64,
     pub torn_bytes: AtomicU64,
     pub offline_partitions: AtomicU64,
+    /// When the disk last had no room for an append, and what it said.
+    no_room: Mutex<Option<(Instant, LogError)>>,
 }
 
 impl LogCounters {
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Notes what stopped an append, if that was the want of room.
+    pub(crate) fn append_failed(&self, error: &LogError) {
+        if error.is_disk_full() {
+            *self.no_room.lock() = Some((Instant::now(), error.clone()));
+        }
+    }
+
+    /// What the disk said when it had no room for an append, no longer ago than this. Producers try again all the time,
+    /// so a disk that stays full keeps saying so.
+    pub fn no_room(&self, within: Duration) -> Option<LogError> {
+        self.no_room.lock().as_ref().filter(|(at, _)| at.elapsed() <= within).map(|(_, error)| error.clone())
     }
 
     pub(crate) fn fsync_took(&self, time: Duration) {

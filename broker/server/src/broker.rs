@@ -30,6 +30,8 @@ use crate::topic_config::TopicDefaults;
 
 /// How often the log is looked after: retention, compaction, files of deleted topics.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long the health speaks of a disk that had no room; producers try again much sooner.
+const FULL_FOR: Duration = Duration::from_secs(10);
 /// Kafka's `offsets.retention.check.interval.ms`.
 const OFFSETS_EXPIRY: Duration = Duration::from_secs(600);
 
@@ -111,10 +113,15 @@ impl Broker {
             metrics: Metrics::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
+            names: Arc::default(),
             making_offsets: tokio::sync::Mutex::default(),
             producer_ids: tokio::sync::Mutex::default(),
             config,
         });
+        if let Ok(names) = Arc::clone(&node.names).try_write_owned() {
+            let node = Arc::clone(&node);
+            tasks.spawn(async move { node.forget_deleted_topics(names).await });
+        }
         let kill = CancellationToken::new();
         let limits = Arc::new(node.config.limits.clone());
         let service = Arc::new(Api::new(Arc::clone(&node)));
@@ -255,10 +262,17 @@ impl Handle {
             .map_err(|error| LogError::Offline { what: "the metadata".to_owned(), reason: error.to_string() })
     }
 
-    /// The same as a question that may be asked at any time, also after the broker has stopped.
+    /// Whether the log takes writes, as a question that may be asked at any time, also after the broker has stopped. A
+    /// disk without room counts, until no write has been refused for [`FULL_FOR`].
     pub fn health_check(&self) -> Arc<dyn Fn() -> Result<(), String> + Send + Sync> {
         let dir = Arc::clone(&self.dir);
-        Arc::new(move || dir.check_online().map_err(|error| error.to_string()))
+        Arc::new(move || {
+            dir.check_online().map_err(|error| error.to_string())?;
+            match dir.counters().no_room(FULL_FOR) {
+                Some(error) => Err(format!("the log's disk is full, make room: {error}")),
+                None => Ok(()),
+            }
+        })
     }
 
     /// Adds the broker's metrics to a registry, under `aqueduct_broker_`.

@@ -11,6 +11,7 @@ use aqueduct_tests::rest::{Rest, task_state, trace};
 use aqueduct_tests::topic::{self, Write};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use reqwest::Method;
 use serde_json::json;
 
 use super::{LIMIT, end, named, start};
@@ -157,6 +158,9 @@ fn full_log() -> Result<()> {
     std::thread::park_timeout(Duration::from_secs(1));
     ensure!(written() - at < 4000, "records were taken without room for them");
     let shown = rest.until_status("gen", LIMIT, |status| trace(status).contains("acknowledged nothing"))?;
+    let (code, health) = rest.call(Method::GET, "/health", None)?;
+    let why = health["message"].as_str().unwrap_or_default();
+    ensure!(code == 500 && health["status"] == "unhealthy" && why.contains("disk is full"), "{code} {health}");
     std::fs::remove_file(filler)?;
     eventually("it goes on once there is room", LIMIT, || written() >= 8000)
         .with_context(|| format!("status when full: {shown}\n{}", process.output()))?;
@@ -169,6 +173,7 @@ fn full_log() -> Result<()> {
     }
     ensure!(next == 8000, "the last is {next}");
     rest.until_status("gen", LIMIT, |status| task_state(status) == "RUNNING" && trace(status).is_empty())?;
+    eventually("it is healthy again", LIMIT, || rest.get("/health").is_ok())?;
     ensure!(
         rest.metric("aqueduct_connector_records_total", "gen")? == 8000.0,
         "each is counted when acknowledged"

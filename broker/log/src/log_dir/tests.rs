@@ -174,8 +174,10 @@ fn a_failed_or_short_write_leaves_nothing_behind() {
     let append = |first, sequence| log.append(batch(first, 3, (9, 0, sequence)), 0, 0);
     append(0, 0).unwrap();
     disk.fault_next(Fault::PartWriteThenFail(io::ErrorKind::StorageFull));
+    assert!(dir.counters().no_room(std::time::Duration::MAX).is_none());
     let error = append(3, 3).unwrap_err();
     assert!(matches!(&error, AppendError::Storage(e) if e.is_disk_full()), "{error}");
+    assert!(dir.counters().no_room(std::time::Duration::MAX).is_some_and(|e| e.is_disk_full()));
     // The producer state forgot it too: the same batch is no duplicate.
     let info = append(3, 3).unwrap();
     assert_eq!(info, AppendInfo { base_offset: 3, last_offset: 5, duplicate: false });

@@ -85,6 +85,7 @@ impl PartitionLog {
         let count = batches.len();
         for batch in batches {
             if let Err(error) = self.take(state, &mut run, batch, leader_epoch, now_ms) {
+                self.context.counters().append_failed(&error);
                 while run.results.len() < count {
                     run.results.push(Err(error.clone().into()));
                 }
@@ -92,6 +93,7 @@ impl PartitionLog {
             }
         }
         if let Err(error) = self.write(state, &mut run, now_ms) {
+            self.context.counters().append_failed(&error);
             tracing::error!(partition = %self.id, %error, "an append failed and was cut back");
         }
         self.publish(state);
