@@ -15,11 +15,13 @@ use crate::disk::Disk;
 use crate::error::{LogError, Result};
 
 pub(crate) const CHECKPOINT_FILE: &str = "log-checkpoint";
-const FILE: CheckedFile = CheckedFile::new(*b"AQCHECKP", 1);
-const ENTRY: usize = 16 + 4 + 5 * 8;
+const FILE: CheckedFile = CheckedFile::new(*b"AQCHECKP", 2);
+const ENTRY: usize = 16 + 4 + 6 * 8;
+/// Version 1 did not have the last field.
+const ENTRY_V1: usize = ENTRY - 8;
 
 /// What is remembered of one partition.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub log_start: i64,
     /// Everything below is on disk and checked no more.
@@ -29,6 +31,15 @@ pub(crate) struct Checkpoint {
     pub position: u64,
     /// Compaction has seen everything below.
     pub cleaned_to: i64,
+    /// When the next tombstone below `cleaned_to` may go.
+    pub tombstones_due: i64,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        let (log_start, recovery_point, segment, position, cleaned_to) = Default::default();
+        Self { log_start, recovery_point, segment, position, cleaned_to, tombstones_due: i64::MAX }
+    }
 }
 
 type Key = (Uuid, i32);
@@ -53,11 +64,12 @@ impl Checkpoints {
         let mut entries = HashMap::new();
         let file = FILE.read(&*disk, &path)?;
         let found = file.is_some();
-        if let Some((_, payload)) = file {
-            if payload.len() % ENTRY != 0 {
+        if let Some((version, payload)) = file {
+            let size = if version == 1 { ENTRY_V1 } else { ENTRY };
+            if payload.len() % size != 0 {
                 return Err(LogError::corrupt(&path, 0, "the payload is not a list of checkpoints"));
             }
-            entries.extend(payload.chunks_exact(ENTRY).map(decode));
+            entries.extend(payload.chunks_exact(size).map(decode));
         }
         let stored = Mutex::new(entries.clone());
         Ok(Self { disk, path, found, entries: Mutex::new(entries), stored, writing: Mutex::new(()) })
@@ -82,6 +94,13 @@ impl Checkpoints {
         change(self.entries.lock().entry((topic, partition)).or_default());
     }
 
+    /// As [`Self::update`], but a partition that is gone stays gone.
+    pub(crate) fn update_existing(&self, topic: Uuid, partition: i32, change: impl FnOnce(&mut Checkpoint)) {
+        if let Some(entry) = self.entries.lock().get_mut(&(topic, partition)) {
+            change(entry);
+        }
+    }
+
     pub(crate) fn remove(&self, topic: Uuid, partition: i32) {
         self.entries.lock().remove(&(topic, partition));
     }
@@ -99,6 +118,7 @@ impl Checkpoints {
             payload.extend_from_slice(&c.segment.to_be_bytes());
             payload.extend_from_slice(&c.position.to_be_bytes());
             payload.extend_from_slice(&c.cleaned_to.to_be_bytes());
+            payload.extend_from_slice(&c.tombstones_due.to_be_bytes());
         }
         FILE.replace(&*self.disk, &self.path, &payload)?;
         *self.stored.lock() = entries;
@@ -116,6 +136,8 @@ fn decode(entry: &[u8]) -> (Key, Checkpoint) {
         segment: number(36),
         position: number(44).cast_unsigned(),
         cleaned_to: number(52),
+        // Where it is not known, one pass finds it out.
+        tombstones_due: if entry.len() == ENTRY { number(60) } else { 0 },
     };
     ((topic, partition), checkpoint)
 }

@@ -7,6 +7,7 @@
 mod clean;
 mod key_map;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,25 +34,62 @@ struct Plan {
     config: LogConfig,
 }
 
+/// What a pass came to.
+#[derive(Debug)]
+struct Pass {
+    /// Everything below is clean.
+    end: i64,
+    /// When the next tombstone may go.
+    tombstones_due: i64,
+}
+
+impl Plan {
+    fn dirty(&self) -> impl Iterator<Item = &Sealed> {
+        self.segments.iter().filter(|(_, end)| *end > self.dirty_start).map(|(segment, _)| segment)
+    }
+
+    fn enough_is_dirty(&self) -> bool {
+        let dirty: u64 = self.dirty().map(|s| s.size).sum();
+        let total: u64 = self.segments.iter().map(|(s, _)| s.size).sum();
+        dirty > 0 && dirty as f64 >= self.config.min_cleanable_dirty_ratio * total as f64
+    }
+
+    /// Whether the first record of a dirty segment has waited for max.compaction.lag.ms.
+    fn is_overdue(&self, now_ms: i64) -> Result<bool> {
+        let lag = self.config.max_compaction_lag_ms;
+        if lag == i64::MAX {
+            return Ok(false);
+        }
+        for segment in self.dirty() {
+            let first = segment.first_timestamp()?;
+            if first.is_some_and(|first| now_ms.saturating_sub(first) >= lag) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl PartitionLog {
     /// Compacts until nothing is due; when the keys do not fit into `map_bytes` that takes several passes.
     pub(crate) fn compact(&self, now_ms: i64, map_bytes: usize) -> Result<()> {
-        while let Some(plan) = self.plan_compaction(now_ms) {
-            let end = self.compact_once(&plan, now_ms, map_bytes)?;
-            let last = plan.segments.last().map_or(end, |(_, end)| *end);
-            self.context.checkpoints().update(self.id.topic_id, self.id.partition, |c| {
-                c.cleaned_to = c.cleaned_to.max(end);
+        while let Some(plan) = self.plan_compaction(now_ms)? {
+            let Some(pass) = self.compact_once(&plan, now_ms, map_bytes)? else { break };
+            let last = plan.segments.last().map_or(pass.end, |(_, end)| *end);
+            self.context.checkpoints().update_existing(self.id.topic_id, self.id.partition, |c| {
+                c.cleaned_to = c.cleaned_to.max(pass.end);
+                c.tombstones_due = pass.tombstones_due;
             });
             LogCounters::add(&self.context.counters().compactions, 1);
-            if end >= last || end <= plan.dirty_start {
+            if pass.end >= last || pass.end <= plan.dirty_start {
                 break;
             }
         }
         Ok(())
     }
 
-    /// One pass; everything below the offset it returns is clean.
-    fn compact_once(&self, plan: &Plan, now_ms: i64, map_bytes: usize) -> Result<i64> {
+    /// One pass; `None` when it was interrupted: nothing counts as clean then, so the next pass sees it all again.
+    fn compact_once(&self, plan: &Plan, now_ms: i64, map_bytes: usize) -> Result<Option<Pass>> {
         let map =
             KeyMap::build(&plan.segments, plan.dirty_start, map_bytes).map_err(|e| self.classify(&e))?;
         let cleaner = Cleaner {
@@ -63,12 +101,12 @@ impl PartitionLog {
             delete_retention_ms: plan.config.delete_retention_ms,
             interval: plan.config.index_interval_bytes,
             stopping: &self.context.stopping,
+            tombstones_due: Cell::new(i64::MAX),
             counters: self.context.counters(),
         };
         for group in groups(&plan.segments, map.end(), &plan.config) {
             if self.context.stopping.load(Ordering::Acquire) {
-                // Nothing counts as clean yet, so the next pass sees it all again.
-                return Ok(plan.dirty_start);
+                return Ok(None);
             }
             let cleaned = cleaner.clean(group).map_err(|e| self.classify(&e))?;
             if let Some(cleaned) = cleaned {
@@ -76,34 +114,33 @@ impl PartitionLog {
             }
         }
         let interrupted = self.context.stopping.load(Ordering::Acquire);
-        Ok(if interrupted { plan.dirty_start } else { map.end() })
+        let pass = Pass { end: map.end(), tombstones_due: cleaner.tombstones_due.get() };
+        Ok((!interrupted).then_some(pass))
     }
 
-    /// `None` when too little is dirty.
-    fn plan_compaction(&self, now_ms: i64) -> Option<Plan> {
-        let state = self.state.lock();
-        let config = &state.config;
-        if !config.compact || state.failed.is_some() || self.context.health().check().is_err() {
-            return None;
-        }
-        let checkpoints = self.context.checkpoints();
-        let (topic_id, partition) = (self.id.topic_id, self.id.partition);
-        let stable = checkpoints.stored_recovery_point(topic_id, partition).min(self.flushed_offset());
-        let dirty_start = checkpoints.get(topic_id, partition)?.cleaned_to.max(state.start);
-        let segments = cleanable(&state, stable, now_ms);
-        let dirty: Vec<_> = segments.iter().filter(|(_, end)| *end > dirty_start).collect();
-        let dirty_bytes: u64 = dirty.iter().map(|(s, _)| s.size).sum();
-        let total: u64 = segments.iter().map(|(s, _)| s.size).sum();
-        let oldest =
-            dirty.iter().filter_map(|(s, _)| s.max_timestamp).map(|(timestamp, _)| timestamp).min()?;
-        let overdue = now_ms.saturating_sub(oldest) >= config.max_compaction_lag_ms;
-        let enough = dirty_bytes as f64 >= config.min_cleanable_dirty_ratio * total as f64;
-        (overdue || enough).then(|| Plan {
-            segments,
-            dirty_start,
-            producers: state.producers.last_offsets(),
-            config: config.clone(),
-        })
+    /// `None` when too little is dirty, nothing is dirty for too long, and no tombstone is due.
+    fn plan_compaction(&self, now_ms: i64) -> Result<Option<Plan>> {
+        let (plan, tombstones_due) = {
+            let state = self.state.lock();
+            let config = &state.config;
+            if !config.compact || state.failed.is_some() || self.context.health().check().is_err() {
+                return Ok(None);
+            }
+            let checkpoints = self.context.checkpoints();
+            let (topic_id, partition) = (self.id.topic_id, self.id.partition);
+            let stable = checkpoints.stored_recovery_point(topic_id, partition).min(self.flushed_offset());
+            let Some(checkpoint) = checkpoints.get(topic_id, partition) else { return Ok(None) };
+            let dirty_start = checkpoint.cleaned_to.max(state.start);
+            let plan = Plan {
+                segments: cleanable(&state, stable, dirty_start, now_ms),
+                dirty_start,
+                producers: state.producers.last_offsets(),
+                config: config.clone(),
+            };
+            (plan, checkpoint.tombstones_due)
+        };
+        let due = plan.enough_is_dirty() || tombstones_due < now_ms || plan.is_overdue(now_ms)?;
+        Ok((due && !plan.segments.is_empty()).then_some(plan))
     }
 
     /// Puts the cleaned segment in the place of the group, on disk and in memory.
@@ -155,7 +192,7 @@ impl PartitionLog {
 }
 
 /// The segments from the log start on that may be rewritten, and where each ends.
-fn cleanable(state: &State, stable: i64, now_ms: i64) -> Vec<(Sealed, i64)> {
+fn cleanable(state: &State, stable: i64, dirty_start: i64, now_ms: i64) -> Vec<(Sealed, i64)> {
     let newest = now_ms.saturating_sub(state.config.min_compaction_lag_ms.max(0));
     let ends = state.sealed.iter().skip(1).map(|s| s.base).chain([state.active.base]);
     let lag = state.config.min_compaction_lag_ms > 0;
@@ -164,7 +201,9 @@ fn cleanable(state: &State, stable: i64, now_ms: i64) -> Vec<(Sealed, i64)> {
         .iter()
         .zip(ends)
         .take_while(|(_, end)| *end <= stable)
-        .take_while(|(s, _)| !lag || s.max_timestamp.is_none_or(|(timestamp, _)| timestamp <= newest))
+        .take_while(|(s, end)| {
+            !lag || *end <= dirty_start || s.max_timestamp.is_none_or(|(timestamp, _)| timestamp <= newest)
+        })
         .map(|(s, end)| (s.clone(), end))
         .collect()
 }

@@ -282,7 +282,7 @@ impl FlushContext {
     /// Index files and snapshot of a sealed segment. They are hints and can be built again, so a failure is no more
     /// than a warning.
     fn finish(&self, state: &FlushState, job: &SealJob) {
-        let snapshot = state.dir.join(format!("{:020}.snapshot", job.end));
+        let snapshot = crate::recovery::snapshot_path(&state.dir, job.end);
         let write = || -> Result<()> {
             write_index(&*self.disk, &job.path, &job.index)?;
             SNAPSHOT.write_new(&*self.disk, &snapshot, &job.snapshot)?;
@@ -360,7 +360,7 @@ impl Flusher {
             partitions: Mutex::default(),
         });
         let flusher = Self { shared, threads: Mutex::default() };
-        for _ in 0..threads.max(1) {
+        for _ in 0..threads {
             let run = Arc::clone(&flusher.shared);
             let thread = std::thread::Builder::new()
                 .name("log-flusher".into())
@@ -407,6 +407,31 @@ impl Flusher {
         }
     }
 
+    /// Does on this thread what is queued or due some time, for simulations that run without threads.
+    pub(crate) fn run_queued(&self) {
+        loop {
+            let (flush, store) = {
+                let mut queue = self.shared.queue.lock();
+                queue.due = None;
+                (queue.waiting.pop_front(), queue.store_due.take())
+            };
+            match (flush, store) {
+                (Some(state), _) => {
+                    if store.is_some() {
+                        self.shared.queue.lock().store_due = store;
+                    }
+                    let done = self.shared.flush_one(&state);
+                    self.shared.note(done);
+                }
+                (None, Some(_)) => {
+                    // Tried again after the next flush.
+                    self.shared.store();
+                }
+                (None, None) => return,
+            }
+        }
+    }
+
     /// Flushes what is queued and ends the threads.
     pub(crate) fn stop(&self) {
         self.shared.queue.lock().stop = true;
@@ -434,18 +459,26 @@ impl Shared {
                     self.note(done);
                 }
                 Task::Checkpoint => {
-                    if self.context.health.check().is_err() {
-                        continue;
-                    }
-                    if let Err(error) = self.context.checkpoints.store() {
-                        // An older recovery point is as true as a newer one: more is checked after a crash.
-                        tracing::warn!(%error, "could not store the recovery points, trying again");
+                    if !self.store() {
                         self.queue.lock().store_due.get_or_insert(Instant::now() + CHECKPOINT_EVERY);
                     }
                 }
                 Task::Stop => return,
             }
         }
+    }
+
+    /// Stores the checkpoints; `false` is to be tried again.
+    fn store(&self) -> bool {
+        if self.context.health.check().is_err() {
+            return true;
+        }
+        // An older recovery point is as true as a newer one: more is checked after a crash.
+        let stored = self.context.checkpoints.store();
+        if let Err(error) = &stored {
+            tracing::warn!(%error, "could not store the recovery points, trying again");
+        }
+        stored.is_ok()
     }
 
     /// The recovery points follow a flush within a second or 64 MiB, and at once after a roll.
@@ -494,7 +527,10 @@ impl Shared {
             let now = Instant::now();
             if queue.stop || queue.due.is_some_and(|due| due <= now) {
                 if let Some(state) = queue.waiting.pop_front() {
-                    if !queue.waiting.is_empty() {
+                    if queue.waiting.is_empty() {
+                        // Left in the past it would keep the next request from waking a thread.
+                        queue.due = None;
+                    } else {
                         self.wake.notify_one();
                     }
                     return Task::Flush(state);

@@ -17,6 +17,8 @@ mod epochs;
 mod error;
 mod flusher;
 mod index;
+#[cfg(test)]
+mod judge;
 mod log_config;
 mod log_dir;
 mod metalog;

@@ -6,7 +6,7 @@
 mod identity;
 mod partitions;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use crate::disk::{Disk, DiskLock};
 use crate::error::{LogError, Result};
 use crate::flusher::{DirectoryHealth, FlushContext, FlushMode, Flusher};
 use crate::log_config::LogCounters;
-use crate::partition_log::{LogContext, PartitionLog};
+use crate::partition_log::{Expired, LogContext, PartitionLog};
 use crate::tail_cache::TailBudget;
 
 const CLEAN_FILE: &str = "clean-shutdown";
@@ -39,7 +39,8 @@ pub struct LogDirOptions {
     pub tail_bytes: usize,
     /// And for one partition.
     pub tail_bytes_per_partition: usize,
-    /// Threads that sync; more than one only helps when several partitions are written.
+    /// Threads that sync; more than one only helps when several partitions are written. With 0 nothing is flushed but by
+    /// [`PartitionLog::flush_blocking`] and [`LogDir::flush_queued`], so that a simulation runs the same way each time.
     pub flush_threads: usize,
     /// Threads that open partitions at the same time.
     pub open_threads: usize,
@@ -85,9 +86,11 @@ pub struct LogDir {
     options: LogDirOptions,
     context: Arc<LogContext>,
     counters: Arc<LogCounters>,
-    partitions: Mutex<HashMap<(String, i32), Arc<PartitionLog>>>,
+    partitions: Mutex<BTreeMap<(String, i32), Arc<PartitionLog>>>,
     /// Held while a partition is created or deleted.
     creating: Mutex<()>,
+    /// What retention took out of the logs and whose files still stand.
+    expired: Mutex<Vec<(Arc<PartitionLog>, Expired)>>,
     /// Directories of deleted partitions whose files still stand.
     doomed: Mutex<Vec<PathBuf>>,
     /// Last, so that it is given back after everything else.
@@ -99,10 +102,6 @@ impl LogDir {
     pub fn open(disk: Arc<dyn Disk>, root: &Path, options: LogDirOptions) -> Result<Self> {
         if !disk.exists(root).map_err(|e| LogError::io("look for", root, e))? {
             disk.create_dir(root).map_err(|e| LogError::io("create", root, e))?;
-            // A relative directory such as `data` has the parent ``.
-            let parent =
-                root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-            disk.sync_dir(parent).map_err(|e| LogError::io("sync directory", parent, e))?;
         }
         let lock = take_lock(&*disk, root)?;
         let identity =
@@ -138,6 +137,7 @@ impl LogDir {
             counters,
             partitions: Mutex::default(),
             creating: Mutex::default(),
+            expired: Mutex::default(),
             doomed: Mutex::default(),
             _lock: lock,
         })
@@ -174,6 +174,11 @@ impl LogDir {
     /// Whether the directory takes requests; a failed sync ended that until restart.
     pub fn check_online(&self) -> Result<()> {
         self.context.health().check()
+    }
+
+    /// Does the flusher's work on this thread, for simulations without flusher threads.
+    pub fn flush_queued(&self) {
+        self.context.flusher.run_queued();
     }
 
     /// Makes a [`Self::housekeep`] that is under way end soon; a compaction it interrupts is done again after the next start.

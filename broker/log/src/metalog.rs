@@ -76,8 +76,10 @@ impl MetaLog {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: MetaLogOptions) -> Result<Self> {
         if !disk.exists(dir).map_err(|e| LogError::io("look for", dir, e))? {
             disk.create_dir(dir).map_err(|e| LogError::io("create", dir, e))?;
-            let parent = dir.parent().unwrap_or_else(|| Path::new("."));
-            disk.sync_dir(parent).map_err(|e| LogError::io("sync directory", parent, e))?;
+        }
+        // What a killed process created or wrote is found below, whether it was synced or not.
+        for dir in [dir.parent().unwrap_or_else(|| Path::new(".")), dir] {
+            disk.sync_dir(dir).map_err(|e| LogError::io("sync directory", dir, e))?;
         }
         let floor = match FLOOR.read(&*disk, &dir.join("purged"))? {
             Some((_, payload)) if payload.len() == 8 => be_u64(&payload),
@@ -320,6 +322,10 @@ impl MetaLog {
             }
             tracing::warn!(file = %path.display(), from = at, bytes = data.len() - at, "cut an unfinished metadata entry");
             file.truncate(at as u64).map_err(|e| LogError::io("truncate", path, e))?;
+        }
+        if is_last {
+            // Written again, because after a failed sync the system takes the pages for clean.
+            write_all_at(&*file, &[&data[..at]], 0).map_err(|e| LogError::io("write", path, e))?;
             file.sync_data().map_err(|e| LogError::io("sync", path, e))?;
         }
         Ok(Some(MetaFile { path: path.to_owned(), file, first, positions }))

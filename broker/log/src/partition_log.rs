@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 pub use append::{AppendError, AppendInfo};
 pub(crate) use cut::replay as cut_replay;
 pub use read::Fetched;
+pub(crate) use retention::Expired;
 
 use crate::checked_file::CheckedFile;
 use crate::disk::Disk;
@@ -207,7 +208,7 @@ impl PartitionLog {
         let disk = &*self.context.disk;
         let state = self.state.lock();
         write_index(disk, &state.active.path, &state.active.index.snapshot(state.active.base))?;
-        let snapshot = self.dir.join(format!("{:020}.snapshot", state.end));
+        let snapshot = recovery::snapshot_path(&self.dir, state.end);
         SNAPSHOT.write_new(disk, &snapshot, &state.producers.encode())?;
         disk.sync_dir(&self.dir).map_err(|e| LogError::io("sync directory", &self.dir, e))
     }

@@ -7,7 +7,7 @@
 mod files;
 mod scan;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use files::{
     finish_swap, read_owner, remove_index, remove_old_snapshots, remove_segment, remove_snapshots, swap_name,
@@ -216,7 +216,8 @@ impl Load<'_> {
             sealed.push(segment);
         }
         self.checkpoint(&active, start.min(end), end);
-        Ok(Loaded { sealed, active, start: start.min(end), end, epochs, producers, new_entries: false })
+        // A process that was killed may not have come to sync the name of its last segment.
+        Ok(Loaded { sealed, active, start: start.min(end), end, epochs, producers, new_entries: true })
     }
 
     fn scanner(&self, recovery_point: i64, known: bool, repair: bool) -> Scan<'_> {
@@ -242,6 +243,7 @@ impl Load<'_> {
                 segment: active.base,
                 position: active.size,
                 cleaned_to: c.cleaned_to.min(end),
+                tombstones_due: c.tombstones_due,
             };
         });
     }
@@ -251,8 +253,7 @@ impl Load<'_> {
     }
 
     fn snapshot(&self, at: i64) -> Option<ProducerStates> {
-        let (_, payload) =
-            SNAPSHOT.read(self.disk(), &self.dir.join(format!("{at:020}.snapshot"))).ok()??;
+        let (_, payload) = SNAPSHOT.read(self.disk(), &snapshot_path(self.dir, at)).ok()??;
         ProducerStates::decode(&payload)
     }
 }
@@ -270,6 +271,11 @@ fn seal(mut active: Active) -> Sealed {
     }
 }
 
+/// The state of the producers before the offset `at`.
+pub(crate) fn snapshot_path(dir: &Path, at: i64) -> PathBuf {
+    dir.join(format!("{at:020}.snapshot"))
+}
+
 /// The last whole snapshot at or below `up_to`, and its offset; else an empty one at the log start.
 pub(crate) fn load_snapshot(
     disk: &dyn Disk,
@@ -281,7 +287,7 @@ pub(crate) fn load_snapshot(
     let mut offsets: Vec<i64> = list.iter().filter_map(|e| base_of(&e.name, "snapshot")).collect();
     offsets.retain(|at| *at <= up_to);
     while let Some(at) = offsets.pop() {
-        let path = dir.join(format!("{at:020}.snapshot"));
+        let path = snapshot_path(dir, at);
         match SNAPSHOT.read(disk, &path).map(|s| s.and_then(|(_, payload)| ProducerStates::decode(&payload)))
         {
             Ok(Some(producers)) => return Ok((at, producers)),

@@ -117,6 +117,16 @@ impl Sealed {
         Ok(())
     }
 
+    /// The timestamp of the first batch.
+    pub(crate) fn first_timestamp(&self) -> Result<Option<i64>> {
+        match self.scan(0, false).with_chunk(SEEK_CHUNK).step()? {
+            Step::Batch { header, .. } if header.has_delete_horizon() => Ok(Some(header.max_timestamp)),
+            Step::Batch { header, .. } => Ok(Some(header.base_timestamp)),
+            Step::End => Ok(None),
+            Step::Broken { position, what } => Err(LogError::corrupt(&self.path, position, what)),
+        }
+    }
+
     pub(crate) fn scan(&self, position: u64, check_crc: bool) -> BatchScan {
         BatchScan::new(Arc::clone(&self.file), self.path.clone(), position, self.size, check_crc)
     }

@@ -1,5 +1,6 @@
 //! Writes one cleaned segment out of a group of segments.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) struct Cleaner<'a> {
     pub interval: usize,
     pub counters: &'a LogCounters,
     pub stopping: &'a AtomicBool,
+    /// When the next of the tombstones that stay may go.
+    pub tombstones_due: Cell<i64>,
 }
 
 /// A finished segment that is not part of the log yet.
@@ -103,13 +106,18 @@ impl Cleaner<'_> {
         if kept.is_empty() {
             return self.fate_of_empty(header, records.len());
         }
-        let new_horizon = seen && horizon.is_none() && kept.iter().any(|r| is_tombstone(r));
+        let tombstones = seen && kept.iter().any(|r| is_tombstone(r));
+        let new_horizon = tombstones && horizon.is_none();
+        let horizon = horizon.unwrap_or(self.now_ms.saturating_add(self.delete_retention_ms));
+        if tombstones {
+            self.tombstones_due.set(self.tombstones_due.get().min(horizon));
+        }
         if kept.len() == records.len() && !new_horizon {
             return Ok(Fate::Keep);
         }
         let mut builder = rewrite(header)?;
         if new_horizon {
-            builder = builder.delete_horizon(self.now_ms.saturating_add(self.delete_retention_ms));
+            builder = builder.delete_horizon(horizon);
         }
         kept.into_iter().for_each(|record| builder.push(record));
         build(builder).map(Fate::Rewrite)

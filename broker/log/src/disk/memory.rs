@@ -111,6 +111,11 @@ impl MemDisk {
         disk
     }
 
+    /// Whether the power is off.
+    pub fn is_off(&self) -> bool {
+        self.inner.lock().off
+    }
+
     /// Operations that changed something, so far.
     pub fn operations(&self) -> u64 {
         self.inner.lock().operations
@@ -147,19 +152,22 @@ impl MemDisk {
         Ok(())
     }
 
-    /// The power fails now. The old disk answers nothing any more; the new one holds what `seed` lets survive.
+    /// The power fails now. The old disk answers nothing any more; the new one holds what `seed` lets survive,
+    /// and knows of no more faults.
     pub fn crash(&self, seed: u64) -> Self {
         let mut inner = self.inner.lock();
         inner.off = true;
         let nodes = crash::survivors(&inner.nodes, seed);
-        Self { inner: Arc::new(Mutex::new(Inner { nodes, ..Inner::default() })) }
+        inner.next(nodes, BTreeMap::new())
     }
 
-    /// The process is killed now. The old disk answers nothing any more; the new one holds everything that was written.
+    /// The process is killed now. The old disk answers nothing any more; the new one holds everything that was written,
+    /// and faults that are still to come do come.
     pub fn restart(&self) -> Self {
         let mut inner = self.inner.lock();
         inner.off = true;
-        Self { inner: Arc::new(Mutex::new(Inner { nodes: inner.nodes.clone(), ..Inner::default() })) }
+        let (nodes, faults) = (inner.nodes.clone(), inner.faults.clone());
+        inner.next(nodes, faults)
     }
 }
 
@@ -231,6 +239,12 @@ fn power_off() -> io::Error {
 }
 
 impl Inner {
+    /// The disk of the next process; operations count on.
+    fn next(&self, nodes: Vec<Node>, faults: BTreeMap<u64, Fault>) -> MemDisk {
+        let operations = self.operations;
+        MemDisk { inner: Arc::new(Mutex::new(Self { nodes, operations, faults, ..Self::default() })) }
+    }
+
     /// Counts a changing operation and lets its fault happen; `Some` is a fault that concerns writes.
     fn operation(&mut self) -> io::Result<Option<Fault>> {
         self.alive()?;

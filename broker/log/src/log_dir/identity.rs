@@ -31,6 +31,11 @@ impl DirectoryIdentity {
         let path = root.join(FILE);
         let Some(bytes) = read_bytes(disk, &path)? else {
             refuse_foreign(disk, root)?;
+            // Whoever made the directory, perhaps a first start that ended at once. A relative one such as `data` has
+            // the parent ``.
+            let parent =
+                root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+            disk.sync_dir(parent).map_err(|e| LogError::io("sync directory", parent, e))?;
             let random = || URL_SAFE_NO_PAD.encode(Uuid::new_v4().as_bytes());
             let cluster_id = cluster_id.map_or_else(random, ToOwned::to_owned);
             let identity = Self { cluster_id, node_id, directory_id: Uuid::new_v4() };

@@ -115,32 +115,37 @@ impl LogDir {
             return;
         }
         let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
-        let mut expired = Vec::new();
         for log in &partitions {
             match log.housekeep(now_ms) {
-                Ok(Some(segments)) => expired.push((log, segments)),
+                Ok(Some(segments)) => self.expired.lock().push((Arc::clone(log), segments)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(partition = %log.id(), %error, "housekeeping failed"),
             }
         }
-        if !expired.is_empty() {
-            // Without this the next start would miss the segments that are about to go.
-            if let Err(error) = self.context.checkpoints().store() {
-                tracing::warn!(%error, "could not store the log starts, keeping expired segments for now");
-                return;
-            }
-            for (log, segments) in expired {
-                if let Err(error) = log.remove(segments) {
-                    tracing::warn!(partition = %log.id(), %error, "could not remove expired segments");
-                }
-            }
-        }
+        self.remove_expired();
         for log in &partitions {
             if self.context.stopping.load(Ordering::Acquire) {
                 return;
             }
             if let Err(error) = log.compact(now_ms, self.options.compaction_map_bytes) {
                 tracing::warn!(partition = %log.id(), %error, "compaction failed");
+            }
+        }
+    }
+
+    /// Files go only after the checkpoint says that they are no longer needed.
+    fn remove_expired(&self) {
+        let mut expired = self.expired.lock();
+        if expired.is_empty() {
+            return;
+        }
+        if let Err(error) = self.context.checkpoints().store() {
+            tracing::warn!(%error, "could not store the log starts, keeping expired segments for now");
+            return;
+        }
+        for (log, segments) in expired.drain(..) {
+            if let Err(error) = log.remove(segments) {
+                tracing::warn!(partition = %log.id(), %error, "could not remove expired segments");
             }
         }
     }

@@ -63,7 +63,7 @@ impl Scan<'_> {
             let mut scan = BatchScan::new(file, segment.path.clone(), 0, size, true);
             let torn = loop {
                 match scan.step()? {
-                    Step::Batch { header, position, .. } => {
+                    Step::Batch { header, position, bytes } => {
                         if let Some(what) = self.misfit(&header, found.end, epoch, bases.get(at + 1)) {
                             break Some((position, what));
                         }
@@ -72,6 +72,7 @@ impl Scan<'_> {
                         if header.base_offset >= snapshot {
                             producers.record(&header, self.now_ms);
                         }
+                        self.make_dirty(&segment, &header, position, bytes)?;
                         segment.note(&header, self.now_ms, self.interval);
                         found.end = header.next_offset();
                     }
@@ -104,6 +105,15 @@ impl Scan<'_> {
         remove_index(self.disk, &path)?;
         let file = self.disk.open(&path, OpenMode::Write).map_err(|e| LogError::io("open", &path, e))?;
         Ok(Active { base, path, file, size: 0, index: IndexBuilder::default(), first_append: None })
+    }
+
+    /// What is found past the recovery point is written again, so that the sync that follows does write it: after a failed sync
+    /// the system takes its pages for clean, and another sync succeeds without having written them.
+    fn make_dirty(&self, segment: &Active, header: &BatchHeader, position: u64, bytes: &[u8]) -> Result<()> {
+        if header.next_offset() <= self.recovery_point {
+            return Ok(());
+        }
+        write_all_at(&*segment.file, &[bytes], position).map_err(|e| LogError::io("write", &segment.path, e))
     }
 
     /// Why a whole batch cannot be the next one, in a segment that ends where `next` begins.
