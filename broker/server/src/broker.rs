@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -100,7 +101,7 @@ impl Broker {
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let coordinator = Coordinator::new(config.groups.clone(), tasks.clone(), stop.clone());
-        if let Some(topic) = partitions.topic(OFFSETS_TOPIC) {
+        if let Some(topic) = partitions.topic(OFFSETS_TOPIC).filter(|topic| topic.is_made()) {
             coordinator.take_over(topic.partitions().cloned().collect());
         }
         let node = Arc::new(Node {
@@ -116,8 +117,12 @@ impl Broker {
             names: Arc::default(),
             making_offsets: tokio::sync::Mutex::default(),
             producer_ids: tokio::sync::Mutex::default(),
+            catching_up: AtomicBool::new(false),
             config,
         });
+        if node.partitions.unmade() > 0 {
+            node.follow_later();
+        }
         if let Ok(names) = Arc::clone(&node.names).try_write_owned() {
             let node = Arc::clone(&node);
             tasks.spawn(async move { node.forget_deleted_topics(names).await });

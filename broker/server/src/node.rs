@@ -5,19 +5,21 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::config::{BrokerConfig, HostPort};
 use crate::coord::{Coordinator, OFFSETS_TOPIC};
-use crate::meta::controller::{self, ConfigChange, NewTopic, Policy, Refusal};
+use crate::meta::controller::{self, ConfigChange, NewTopic, Policy};
 use crate::meta::image::Topic;
 use crate::meta::{ChangeError, Meta, MetaError};
 use crate::metrics::Metrics;
-use crate::partition::Partitions;
+use crate::partition::{Partitions, Unmade};
 use crate::topic_config::{self, TopicDefaults};
 
 pub(crate) struct Node {
@@ -31,10 +33,19 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Held for reading while topics are made, for writing while one is deleted, its offsets included: a topic never
+    /// finds the offsets of an earlier one with its name, nor loses its own to the other's deletion.
+    pub(crate) names: Arc<RwLock<()>>,
     /// One creation of the offsets topic at a time.
     pub(crate) making_offsets: Mutex<()>,
     pub(crate) producer_ids: Mutex<ProducerIds>,
+    /// A task is at making the partitions that the disk did not take.
+    pub(crate) catching_up: AtomicBool,
 }
+
+/// Pauses between attempts to make partitions that the disk did not take; they double.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What is left of the block of producer ids this broker has been given.
 #[derive(Debug, Default)]
@@ -80,9 +91,10 @@ impl Node {
         self.to_the_end(move |node| async move { node.create(topic, validate_only).await }).await
     }
 
-    async fn create(&self, topic: NewTopic, validate_only: bool) -> Result<Arc<Topic>, ChangeError> {
+    async fn create(self: &Arc<Self>, topic: NewTopic, validate_only: bool) -> Result<Arc<Topic>, ChangeError> {
         let policy = self.policy();
         let name = topic.name.clone();
+        let _names = self.names.read().await;
         let created = self.meta.change(|image| {
             let records = controller::create_topic(image, policy, &topic)?;
             let mut next = image.clone();
@@ -93,24 +105,32 @@ impl Node {
         let created = created.await?;
         if !validate_only {
             self.follow().await?;
+            self.partitions.check_made(created.id)?;
             tracing::info!(topic = name, partitions = created.partitions.len(), "created a topic");
         }
         Ok(created)
     }
 
-    pub(crate) async fn delete_topic(self: &Arc<Self>, name: &str) -> Result<(), ChangeError> {
-        if name == OFFSETS_TOPIC {
-            return Err(Refusal::Internal(name.to_owned()).into());
-        }
-        let name = name.to_owned();
+    /// Deletes the topic with this id. One that was made again under the same name is another one.
+    pub(crate) async fn delete_topic(self: &Arc<Self>, id: Uuid) -> Result<(), ChangeError> {
         let delete = move |node: Arc<Self>| async move {
-            node.meta.change(|image| Ok(((), controller::delete_topic(image, &name)?))).await?;
-            node.follow().await?;
-            tracing::info!(topic = name, "deleted a topic");
-            node.coordinator.forget_topics(|topic| topic == name).await;
-            Ok(())
+            let names = Arc::clone(&node.names).write_owned().await;
+            let deleted = node.meta.change(|image| controller::delete_topic(image, id));
+            let name = deleted.await?;
+            let followed = node.follow().await;
+            tracing::info!(topic = %name, "deleted a topic");
+            node.coordinator.forget_topics(|topic| topic == &*name).await;
+            drop(names);
+            followed
         };
         self.to_the_end(delete).await
+    }
+
+    /// Removes the offsets of topics whose deletion a crash cut short. No topic is made before this ends.
+    pub(crate) async fn forget_deleted_topics(&self, names: OwnedRwLockWriteGuard<()>) {
+        let image = self.meta.image();
+        self.coordinator.forget_topics(|topic| image.topic(topic).is_none()).await;
+        drop(names);
     }
 
     pub(crate) async fn create_partitions(
@@ -125,10 +145,12 @@ impl Node {
             let changed = node.meta.change(|image| {
                 let records =
                     controller::create_partitions(image, policy, &name, count, assignments.as_deref())?;
-                Ok(((), if validate_only { Vec::new() } else { records }))
+                let id = image.topic(&name).map(|topic| topic.id).unwrap_or_default();
+                Ok((id, if validate_only { Vec::new() } else { records }))
             });
-            changed.await?;
-            node.follow().await
+            let id = changed.await?;
+            node.follow().await?;
+            Ok(node.partitions.check_made(id)?)
         };
         self.to_the_end(create).await
     }
@@ -155,13 +177,50 @@ impl Node {
         self.to_the_end(alter).await
     }
 
-    /// Lets the partitions do what the newest image says.
-    async fn follow(&self) -> Result<(), ChangeError> {
+    /// Lets the partitions do what the newest image says. What the disk does not take is tried again until it does.
+    async fn follow(self: &Arc<Self>) -> Result<(), ChangeError> {
+        let Err(unmade) = self.try_to_follow().await? else { return Ok(()) };
+        tracing::warn!(%unmade, "the disk did not take new partitions; trying again");
+        self.follow_later();
+        Ok(())
+    }
+
+    async fn try_to_follow(&self) -> Result<Result<(), Unmade>, ChangeError> {
         let (partitions, newest) = (Arc::clone(&self.partitions), self.meta.newest());
         // New files and their fsyncs: for a thread that may block.
         let followed = tokio::task::spawn_blocking(move || partitions.follow(newest)).await;
-        let panicked = |error: tokio::task::JoinError| MetaError::Stopped(error.to_string());
-        followed.map_err(panicked)?.map_err(ChangeError::Log)
+        Ok(followed.map_err(|panicked| MetaError::Stopped(panicked.to_string()))?)
+    }
+
+    /// Makes what could not be made, with growing pauses, until nothing is left. One task at a time.
+    pub(crate) fn follow_later(self: &Arc<Self>) {
+        if self.catching_up.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let node = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                tokio::select! {
+                    () = node.stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                // Before the look: a failure after it begins a new task.
+                node.catching_up.store(false, Ordering::Release);
+                match node.try_to_follow().await {
+                    Ok(Ok(())) => {
+                        tracing::info!("all partitions of the metadata are there");
+                        return;
+                    }
+                    Ok(Err(unmade)) => tracing::warn!(%unmade, "the disk still takes no new partitions"),
+                    Err(error) => tracing::error!(%error, "could not follow the metadata"),
+                }
+                if node.catching_up.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        });
     }
 
     /// Makes the offsets topic on first use, and takes its groups over.
@@ -172,27 +231,32 @@ impl Node {
         self.to_the_end(|node| async move { node.make_offsets_topic().await }).await
     }
 
-    async fn make_offsets_topic(&self) -> Result<(), ChangeError> {
+    async fn make_offsets_topic(self: &Arc<Self>) -> Result<(), ChangeError> {
         let _turn = self.making_offsets.lock().await;
         if self.coordinator.is_ready() {
             return Ok(());
         }
-        if self.meta.image().topic(OFFSETS_TOPIC).is_none() {
-            let configs = OFFSETS_CONFIG.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let topic = NewTopic {
-                name: OFFSETS_TOPIC.to_owned(),
-                id: Uuid::new_v4(),
-                partitions: self.config.offsets_partitions,
-                replication_factor: -1,
-                configs: BTreeMap::from(configs),
-                ..NewTopic::default()
-            };
-            self.create(topic, false).await?;
-        } else if self.partitions.topic(OFFSETS_TOPIC).is_none() {
-            // An earlier attempt got as far as the metadata.
-            self.follow().await?;
-        }
-        if let Some(topic) = self.partitions.topic(OFFSETS_TOPIC) {
+        let id = match self.meta.image().topic(OFFSETS_TOPIC).map(|topic| topic.id) {
+            Some(id) => {
+                // An earlier attempt got as far as the metadata.
+                self.follow().await?;
+                id
+            }
+            None => {
+                let configs = OFFSETS_CONFIG.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                let topic = NewTopic {
+                    name: OFFSETS_TOPIC.to_owned(),
+                    id: Uuid::new_v4(),
+                    partitions: self.config.offsets_partitions,
+                    replication_factor: -1,
+                    configs: BTreeMap::from(configs),
+                    ..NewTopic::default()
+                };
+                self.create(topic, false).await?.id
+            }
+        };
+        self.partitions.check_made(id)?;
+        if let Some(topic) = self.partitions.topic_by_id(id) {
             self.coordinator.take_over(topic.partitions().cloned().collect());
         }
         Ok(())

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use aqueduct_wire::Compression;
+
 /// How a setting is written, with its limits; also Kafka's type number in DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -80,9 +82,9 @@ pub const DEFINITIONS: &[Definition] = &[
     ),
     define(
         "compression.type",
-        Kind::OneOf(&["producer"]),
+        Kind::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
         "producer",
-        "Batches are kept as the producer compressed them.",
+        "`producer`: batches are kept as the producer compressed them. Any other: they are compressed anew where it differs.",
     ),
     define(
         "delete.retention.ms",
@@ -237,6 +239,7 @@ impl TopicDefaults {
         Ok(TopicConfig {
             delete: policies.contains(&"delete"),
             compact: policies.contains(&"compact"),
+            compression: compression(text("compression.type")),
             retention_ms: limited("retention.ms"),
             retention_bytes: limited("retention.bytes").map(i64::unsigned_abs),
             segment_bytes: unsigned("segment.bytes"),
@@ -258,11 +261,19 @@ impl TopicDefaults {
     }
 }
 
+/// `None`: as the producer sent it.
+fn compression(name: &str) -> Option<Compression> {
+    let name = if name == "uncompressed" { Compression::None.name() } else { name };
+    Compression::ALL.into_iter().find(|codec| codec.name() == name)
+}
+
 /// The settings of one topic, parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicConfig {
     pub delete: bool,
     pub compact: bool,
+    /// How batches are compressed on disk; `None`: as the producer sent them.
+    pub compression: Option<Compression>,
     /// `None`: for ever.
     pub retention_ms: Option<i64>,
     /// `None`: no limit.

@@ -40,6 +40,7 @@ pub(super) fn coord(error: CoordError) -> ErrorCode {
         CoordError::Group(error) => group(error),
         CoordError::Loading => ErrorCode::CoordinatorLoadInProgress,
         CoordError::NotCoordinator => ErrorCode::NotCoordinator,
+        CoordError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         CoordError::Stopping => ErrorCode::CoordinatorNotAvailable,
     }
 }
@@ -57,6 +58,7 @@ pub(super) fn group(error: GroupError) -> ErrorCode {
         GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
         GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
         GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+        GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
         GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
     }

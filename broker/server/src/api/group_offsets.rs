@@ -1,5 +1,6 @@
 //! OffsetCommit and OffsetFetch.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -38,6 +39,7 @@ pub(super) async fn offset_commit(
     let now = wall_ms();
     let image = node.meta.image();
     let mut offsets = Vec::new();
+    let mut ids = HashMap::new();
     let mut answers = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut answer = OffsetCommitResponseTopic {
@@ -48,12 +50,12 @@ pub(super) async fn offset_commit(
         let name = name_of(&node, ask.version, &topic.name, topic.topic_id);
         for partition in topic.partitions {
             let index = partition.partition_index;
-            let exists = |name: &str| {
-                let partitions = image.topic(name).map_or(0, |topic| topic.partitions.len());
-                usize::try_from(index).is_ok_and(|index| index < partitions)
-            };
-            let code = match &name {
-                Ok(name) if exists(name) => {
+            let found = name.as_ref().ok().and_then(|name| image.topic(name)).filter(|topic| {
+                usize::try_from(index).is_ok_and(|index| index < topic.partitions.len())
+            });
+            let code = match (&name, found) {
+                (Ok(name), Some(topic)) => {
+                    ids.insert(name.clone(), topic.id);
                     let committed = Committed {
                         offset: partition.committed_offset,
                         leader_epoch: partition.committed_leader_epoch,
@@ -64,8 +66,8 @@ pub(super) async fn offset_commit(
                     // Known after the commit.
                     None
                 }
-                Ok(_) => Some(ErrorCode::UnknownTopicOrPartition),
-                Err(code) => Some(*code),
+                (Ok(_), None) => Some(ErrorCode::UnknownTopicOrPartition),
+                (Err(code), _) => Some(*code),
             };
             answer.partitions.push(OffsetCommitResponsePartition {
                 partition_index: index,
@@ -77,7 +79,12 @@ pub(super) async fn offset_commit(
     let count = offsets.len();
     let member = (&*request.member_id, request.group_instance_id.as_deref());
     let generation = request.generation_id_or_member_epoch;
-    let committed = node.coordinator.commit(&request.group_id, member, generation, offsets).await;
+    // A topic that was deleted and made again meanwhile is another one.
+    let exists = |at: &TopicPartition| {
+        let image = node.meta.image();
+        image.topic(&at.topic).is_some_and(|topic| ids.get(&at.topic) == Some(&topic.id))
+    };
+    let committed = node.coordinator.commit(&request.group_id, member, generation, offsets, exists).await;
     let codes: Vec<i16> = match committed {
         Ok(outcomes) => outcomes
             .into_iter()

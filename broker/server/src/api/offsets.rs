@@ -169,7 +169,14 @@ async fn delete_before(replica: Arc<Replica>, offset: i64) -> Result<i64, ErrorC
     if !(0..=high_watermark).contains(&offset) {
         return Err(ErrorCode::OffsetOutOfRange);
     }
-    let deleted = tokio::task::spawn_blocking(move || log.delete_records_before(offset)).await;
+    let deleting = move || {
+        if offset > log.flushed_offset() {
+            // With `durability=os` the flush lags; the log may not begin behind what a crash would leave of it.
+            log.flush_blocking()?;
+        }
+        log.delete_records_before(offset)
+    };
+    let deleted = tokio::task::spawn_blocking(deleting).await;
     let deleted = deleted.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
     deleted.map_err(|error| codes::fetch(&FetchError::from(error)))
 }

@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout_at};
 
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::{
-    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    TopicProduceResponse,
 };
 
 use super::{Ask, codes};
@@ -27,6 +28,8 @@ struct Topic {
 
 enum Fate {
     Known(ErrorCode),
+    /// With the places of the records that are to blame.
+    Rejected(AppendError, Vec<i32>),
     Appending(Appending),
 }
 
@@ -86,11 +89,10 @@ fn hand_over(node: &Node, topic: &TopicReplicas, data: PartitionProduceData, ack
     let records = data.records.map(|records| records.to_bytes()).unwrap_or_default();
     node.metrics.bytes_in(records.len());
     let config = replica.config();
-    let outcome = match check_batch(records, &config, now) {
-        Ok(batch) => return Fate::Appending(replica.submit(batch, acks, now)),
-        Err(error) => Err(error),
-    };
-    Fate::Appending(Appending::settled(outcome))
+    match check_batch(records, &config, now) {
+        Ok(batch) => Fate::Appending(replica.submit(batch, acks, now)),
+        Err(rejection) => Fate::Rejected(rejection.error, rejection.records),
+    }
 }
 
 /// Waits for all partitions, together no longer than the producer allows. What is not acknowledged by then may still be
@@ -102,6 +104,10 @@ async fn settle(topics: Vec<Topic>, due: Instant) -> (ProduceResponse, Option<Er
         for (index, fate) in partitions {
             let partition = match fate {
                 Fate::Known(code) => refusal(index, code, None),
+                Fate::Rejected(error, records) => {
+                    report(&error);
+                    blame(index, &error, records)
+                }
                 Fate::Appending(appending) => match timeout_at(due, appending).await {
                     Ok(Ok(appended)) => success(index, appended),
                     Ok(Err(error)) => {
@@ -139,6 +145,17 @@ fn refusal(index: i32, code: ErrorCode, message: Option<String>) -> PartitionPro
         error_message: message.map(Into::into),
         ..PartitionProduceResponse::default()
     }
+}
+
+/// The refusal of a batch for the sake of some of its records: the producer may send the others again.
+fn blame(index: i32, error: &AppendError, records: Vec<i32>) -> PartitionProduceResponse {
+    let message = error.to_string();
+    let record = |batch_index| BatchIndexAndErrorMessage {
+        batch_index,
+        batch_index_error_message: Some(message.as_str().into()),
+    };
+    let record_errors = records.into_iter().map(record).collect();
+    PartitionProduceResponse { record_errors, ..refusal(index, codes::append(error), Some(message.clone())) }
 }
 
 fn report(error: &AppendError) {

@@ -119,33 +119,62 @@ pub(super) async fn delete_topics(
         request.topic_names.into_iter().map(by_name).collect()
     };
     let mut response = DeleteTopicsResponse::default();
-    for state in states {
-        response.responses.push(delete_one(&node, state).await);
+    for at in 0..states.len() {
+        let outcome = match identify(&node, &states, at) {
+            Ok(topic) => delete_one(&node, &topic).await.map(|()| topic),
+            Err(refused) => Err(refused),
+        };
+        let DeleteTopicState { name, topic_id } = states[at].clone();
+        let mut result = DeletableTopicResult { name, topic_id, ..Default::default() };
+        match outcome {
+            Ok(topic) => {
+                result.name = Some(topic.name.as_ref().into());
+                result.topic_id = topic.id;
+            }
+            Err((code, message)) => {
+                result.error_code = code as i16;
+                result.error_message = Some(message.into());
+            }
+        }
+        response.responses.push(result);
     }
     response
 }
 
-async fn delete_one(node: &Arc<Node>, state: DeleteTopicState) -> DeletableTopicResult {
-    let mut result =
-        DeletableTopicResult { name: state.name.clone(), topic_id: state.topic_id, ..Default::default() };
+/// The topic that one part of a request means, by its name or its id.
+fn identify(
+    node: &Node,
+    states: &[DeleteTopicState],
+    at: usize,
+) -> Result<Arc<Topic>, (ErrorCode, String)> {
+    let state = &states[at];
+    if state.name.is_some() && !state.topic_id.is_nil() {
+        let message = "give a topic's name or its id, not both".to_owned();
+        return Err((ErrorCode::InvalidRequest, message));
+    }
+    if states.iter().filter(|other| *other == state).count() > 1 {
+        return Err((ErrorCode::InvalidRequest, "the topic stands twice in the request".to_owned()));
+    }
     let image = node.meta.image();
     let found = match &state.name {
         Some(name) => image.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_string())),
         None => image.topic_by_id(state.topic_id).ok_or(Refusal::UnknownTopicId(state.topic_id)),
     };
-    let outcome = match found {
-        Ok(topic) => {
-            result.name = Some(topic.name.as_ref().into());
-            result.topic_id = topic.id;
-            node.delete_topic(&topic.name).await
+    found.cloned().map_err(|refusal| described(&refusal.into()))
+}
+
+async fn delete_one(node: &Arc<Node>, topic: &Topic) -> Result<(), (ErrorCode, String)> {
+    node.delete_topic(topic.id).await.map_err(|error| match error {
+        // Somebody else was faster. Older clients know no ids.
+        ChangeError::Refused(Refusal::UnknownTopicId(_)) => {
+            described(&Refusal::UnknownTopic(topic.name.to_string()).into())
         }
-        Err(refusal) => Err(refusal.into()),
-    };
-    if let Err(error) = outcome {
-        result.error_code = codes::change(&error) as i16;
-        result.error_message = Some(error.to_string().into());
-    }
-    result
+        error => described(&error),
+    })
+}
+
+fn described(error: &ChangeError) -> (ErrorCode, String) {
+    (codes::change(error), error.to_string())
 }
 
 pub(super) async fn create_partitions(

@@ -13,7 +13,7 @@ use super::records;
 use super::runtime::{CoordError, JoinReply};
 use super::shard::{Change, Shard};
 use crate::clock::wall_ms;
-use crate::partition::{Acks, AppendError, Replica};
+use crate::partition::{Acks, AppendError, Appending, Replica};
 
 /// How long a request waits for a shard that is still being read from the log.
 const LOAD_PATIENCE: Duration = Duration::from_secs(3);
@@ -75,66 +75,79 @@ impl Cell {
 
     /// Waits a while for the shard to be read.
     pub(super) async fn wait_loaded(&self) -> Result<(), CoordError> {
+        tokio::time::timeout(LOAD_PATIENCE, self.loaded()).await.unwrap_or(Err(CoordError::Loading))
+    }
+
+    /// Waits for the shard to be read, however long that takes.
+    pub(super) async fn loaded(&self) -> Result<(), CoordError> {
         let mut loaded = self.loaded.subscribe();
-        let ready = loaded.wait_for(|load| *load != Load::Reading);
-        let load = match tokio::time::timeout(LOAD_PATIENCE, ready).await {
-            Ok(Ok(load)) => *load,
-            Ok(Err(_)) | Err(_) => Load::Reading,
-        };
+        let load = loaded.wait_for(|load| *load != Load::Reading).await.map(|load| *load);
         match load {
-            Load::Ready => Ok(()),
-            Load::Reading => Err(CoordError::Loading),
-            Load::Failed => Err(GroupError::CoordinatorNotAvailable.into()),
+            Ok(Load::Ready) => Ok(()),
+            Ok(Load::Reading) | Err(_) => Err(CoordError::Loading),
+            Ok(Load::Failed) => Err(GroupError::CoordinatorNotAvailable.into()),
         }
     }
 
-    /// Hands the changes to the log. Called under the lock where their order matters.
-    pub(super) fn write(&self, changes: &[Change]) -> Writing {
-        let batch = records::encode(changes, wall_ms());
-        Writing(batch.map(|batch| self.replica.submit(batch, Acks::All, wall_ms())))
+    /// Hands the changes to the log, in the order of the decisions, since the lock is held. [`Cell::finish`] waits for
+    /// them.
+    pub(super) fn write(&self, live: &mut Live, changes: Vec<Change>) -> Writing {
+        let now = wall_ms();
+        changes.iter().for_each(|change| live.shard.written(change, now));
+        let batch = records::encode(&changes, now);
+        let appending = batch.map(|batch| self.replica.submit(batch, Acks::All, now));
+        Writing { changes, appending }
     }
 
     /// Decides on changes and hands them to the log at once: a commit in between would be acknowledged and then deleted
     /// by a tombstone that was decided before it.
-    pub(super) fn decide(
-        &self,
-        decide: impl FnOnce(&Shard) -> Vec<Change>,
-    ) -> (Vec<Change>, Option<Writing>) {
-        let live = self.live.lock();
+    pub(super) fn decide(&self, decide: impl FnOnce(&Shard) -> Vec<Change>) -> Option<Writing> {
+        let mut live = self.live.lock();
         let changes = decide(&live.shard);
-        let written = (!changes.is_empty()).then(|| self.write(&changes));
-        (changes, written)
+        (!changes.is_empty()).then(|| self.write(&mut live, changes))
     }
 
-    /// The changes, whose records begin at `base`, are flushed.
-    pub(super) fn apply(&self, base: i64, changes: Vec<Change>, now: i64) {
+    /// Waits until the changes are flushed and lets them take effect. Must be run to its end.
+    pub(super) async fn finish(&self, writing: Writing) -> Result<(), CoordError> {
+        let Writing { changes, appending } = writing;
+        let written = flushed(appending).await;
         let mut live = self.live.lock();
-        for (log_offset, change) in (base..).zip(changes) {
-            live.shard.commit(log_offset, change, now);
+        match written {
+            Ok(base) => {
+                for (log_offset, change) in (base..).zip(changes) {
+                    live.shard.commit(log_offset, change);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                changes.iter().for_each(|change| live.shard.lost(change));
+                Err(error)
+            }
         }
     }
 }
 
-/// A record on its way to the log.
-pub(super) struct Writing(Result<crate::partition::Appending, records::RecordError>);
+/// Records on their way to the log.
+pub(super) struct Writing {
+    changes: Vec<Change>,
+    appending: Result<Appending, records::RecordError>,
+}
 
-impl Writing {
-    /// The offset of the first record, once all are flushed.
-    pub(super) async fn done(self) -> Result<i64, CoordError> {
-        let appending = match self.0 {
-            Ok(appending) => appending,
-            Err(error) => {
-                tracing::error!(%error, "a group's record cannot be written");
-                return Err(GroupError::Storage.into());
-            }
-        };
-        match appending.await {
-            Ok(appended) => Ok(appended.base_offset),
-            Err(AppendError::NotLeader) => Err(CoordError::NotCoordinator),
-            Err(error) => {
-                tracing::warn!(%error, "a group's record was not written");
-                Err(GroupError::Storage.into())
-            }
+/// The offset of the first record, once all are flushed.
+async fn flushed(appending: Result<Appending, records::RecordError>) -> Result<i64, CoordError> {
+    let appending = match appending {
+        Ok(appending) => appending,
+        Err(error) => {
+            tracing::error!(%error, "a group's record cannot be written");
+            return Err(GroupError::Storage.into());
+        }
+    };
+    match appending.await {
+        Ok(appended) => Ok(appended.base_offset),
+        Err(AppendError::NotLeader) => Err(CoordError::NotCoordinator),
+        Err(error) => {
+            tracing::warn!(%error, "a group's record was not written");
+            Err(GroupError::Storage.into())
         }
     }
 }
@@ -162,12 +175,12 @@ mod tests {
         let at = TopicPartition { topic: "orders".to_owned(), partition: 0 };
         let committed = Committed { offset: 5, leader_epoch: -1, metadata: String::new(), commit_time: 0 };
         let commit = Change::Offset { group: "g".to_owned(), at, committed: Some(committed) };
-        cell.live.lock().shard.commit(0, commit, 0);
-        let (changes, written) = cell.decide(|shard| {
+        cell.live.lock().shard.replay(0, commit, 0);
+        let written = cell.decide(|shard| {
             assert!(cell.live.try_lock().is_none(), "a commit could come in between");
             shard.of_topics(|topic| topic == "orders")
         });
-        assert_eq!((changes.len(), cell.replica.log_end()), (1, 1), "it has its place in the log already");
-        assert_eq!(written.expect("there is something to write").done().await, Ok(0));
+        assert_eq!(cell.replica.log_end(), 1, "it has its place in the log already");
+        assert_eq!(cell.finish(written.expect("there is something to write")).await, Ok(()));
     }
 }

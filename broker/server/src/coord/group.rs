@@ -50,6 +50,8 @@ pub enum GroupError {
     NonEmptyGroup,
     #[error("there is no such group")]
     GroupIdNotFound,
+    #[error("the group is subscribed to the topic")]
+    SubscribedToTopic,
     #[error("the metadata of an offset is too large")]
     OffsetMetadataTooLarge,
     #[error("the disk did not take the change")]
@@ -202,6 +204,8 @@ pub struct Group {
     since: i64,
     /// The store under way for the assignment of this generation.
     storing: Option<(u64, BTreeMap<String, Bytes>)>,
+    /// Static members whose new ids are being stored.
+    replacing: Vec<join::Replacing>,
     next_token: u64,
 }
 
@@ -222,6 +226,7 @@ impl Group {
             sync_deadline: i64::MAX,
             since: now,
             storing: None,
+            replacing: Vec::new(),
             next_token: 1,
         }
     }
@@ -299,9 +304,14 @@ impl Group {
         }
     }
 
-    /// Takes the group out of use.
+    /// Takes the group, which has no members, out of use.
     pub fn kill(&mut self) {
         self.state = State::Dead;
+    }
+
+    /// Takes a killed group back into use.
+    pub fn revive(&mut self) {
+        self.state = State::Empty;
     }
 
     fn member(&self, id: &str) -> Option<&Member> {

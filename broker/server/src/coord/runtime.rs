@@ -32,6 +32,8 @@ pub(crate) enum CoordError {
     Loading,
     #[error("this broker does not coordinate the group")]
     NotCoordinator,
+    #[error("there is no such topic or partition any more")]
+    UnknownTopic,
     #[error("the broker is stopping")]
     Stopping,
 }
@@ -145,6 +147,7 @@ impl Coordinator {
             live.joins.insert(reply, receiver.0);
             let outputs = live.shard.slot_or_new(group, now).group.join(request, &self.rules, now);
             self.carry_out(&cell, &mut live, group, outputs);
+            live.shard.tidy(group);
             receiver.1
         };
         tokio::select! {
@@ -211,22 +214,12 @@ impl Coordinator {
         member: (&str, Option<&str>),
         generation: i32,
         offsets: Vec<(TopicPartition, Committed)>,
+        exists: impl Fn(&TopicPartition) -> bool,
     ) -> Result<Vec<Result<(), CoordError>>, CoordError> {
         if group.is_empty() {
             return Err(GroupError::InvalidGroupId.into());
         }
         let cell = self.cell(group).await?;
-        let fits = |committed: &Committed| committed.metadata.len() <= self.config.offset_metadata_max_bytes;
-        let mut outcomes = Vec::with_capacity(offsets.len());
-        let mut changes = Vec::with_capacity(offsets.len());
-        for (at, committed) in offsets {
-            if fits(&committed) {
-                outcomes.push(Ok(()));
-                changes.push(Change::Offset { group: group.to_owned(), at, committed: Some(committed) });
-            } else {
-                outcomes.push(Err(GroupError::OffsetMetadataTooLarge.into()));
-            }
-        }
         let written = {
             let mut live = cell.live.lock();
             let now = self.clock.now();
@@ -234,29 +227,34 @@ impl Coordinator {
                 return Err(GroupError::IllegalGeneration.into());
             }
             let slot = live.shard.slot_or_new(group, now);
-            slot.group.check_commit(member.0, member.1, generation, now)?;
-            if changes.is_empty() {
-                return Ok(outcomes);
+            let allowed = slot.group.check_commit(member.0, member.1, generation, now);
+            let mut outcomes = Vec::with_capacity(offsets.len());
+            let mut changes = Vec::with_capacity(offsets.len());
+            for (at, committed) in offsets {
+                if committed.metadata.len() > self.config.offset_metadata_max_bytes {
+                    outcomes.push(Err(GroupError::OffsetMetadataTooLarge.into()));
+                } else if !exists(&at) {
+                    // Asked under the lock: a topic that goes after this takes the offset along.
+                    outcomes.push(Err(CoordError::UnknownTopic));
+                } else {
+                    outcomes.push(Ok(()));
+                    changes.push(Change::Offset { group: group.to_owned(), at, committed: Some(committed) });
+                }
             }
-            cell.write(&changes)
+            if allowed.is_err() || changes.is_empty() {
+                live.shard.tidy(group);
+                return Ok(allowed.map(|()| outcomes)?);
+            }
+            (outcomes, cell.write(&mut live, changes))
         };
-        self.finish(cell, written, changes).await?;
+        let (outcomes, written) = written;
+        self.finish(cell, written).await?;
         Ok(outcomes)
     }
 
     /// Waits for the write and lets it take effect, in a task that outlives the request.
-    async fn finish(
-        &self,
-        cell: Arc<Cell>,
-        written: Writing,
-        changes: Vec<Change>,
-    ) -> Result<(), CoordError> {
-        let clock = self.clock;
-        let finishing = self.tasks.spawn(async move {
-            let base = written.done().await?;
-            cell.apply(base, changes, clock.now());
-            Ok(())
-        });
+    async fn finish(&self, cell: Arc<Cell>, written: Writing) -> Result<(), CoordError> {
+        let finishing = self.tasks.spawn(async move { cell.finish(written).await });
         finishing.await.unwrap_or(Err(CoordError::Stopping))
     }
 
@@ -282,37 +280,62 @@ impl Coordinator {
 
     pub(crate) async fn delete_group(&self, group: &str) -> Result<(), CoordError> {
         let cell = self.cell(group).await?;
-        let (changes, written) = {
+        let written = {
             let mut live = cell.live.lock();
             let changes = live.shard.delete(group)?;
-            let written = cell.write(&changes);
-            (changes, written)
+            cell.write(&mut live, changes)
         };
-        let (clock, group) = (self.clock, group.to_owned());
+        let group = group.to_owned();
         let deleting = self.tasks.spawn(async move {
-            match written.done().await {
-                Ok(base) => {
-                    cell.apply(base, changes, clock.now());
-                    cell.live.lock().shard.forget(&group);
-                    Ok(())
-                }
-                Err(error) => {
-                    cell.live.lock().shard.revive(&group, clock.now());
-                    Err(error)
-                }
+            let outcome = cell.finish(written).await;
+            let mut live = cell.live.lock();
+            match outcome {
+                Ok(()) => live.shard.forget(&group),
+                Err(_) => live.shard.revive(&group),
             }
+            outcome
         });
         deleting.await.unwrap_or(Err(CoordError::Stopping))
     }
 
-    /// Removes the offsets of topics that are gone.
+    /// Deletes some of a group's offsets. One outcome for each partition, in order.
+    pub(crate) async fn delete_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Result<(), GroupError>>, CoordError> {
+        if group.is_empty() {
+            return Err(GroupError::InvalidGroupId.into());
+        }
+        let cell = self.cell(group).await?;
+        let (outcomes, written) = {
+            let mut live = cell.live.lock();
+            let slot = live.shard.slot(group).ok_or(GroupError::GroupIdNotFound)?;
+            let outcomes = slot.group.check_offset_deletion(partitions.iter().map(|at| at.topic.as_str()))?;
+            let wanted = |at: &TopicPartition| {
+                partitions.iter().zip(&outcomes).any(|(one, outcome)| one == at && outcome.is_ok())
+            };
+            let changes = live.shard.delete_offsets(group, wanted);
+            (outcomes, (!changes.is_empty()).then(|| cell.write(&mut live, changes)))
+        };
+        if let Some(written) = written {
+            self.finish(cell, written).await?;
+        }
+        Ok(outcomes)
+    }
+
+    /// Removes the offsets of topics that are gone. Until this ends no topic may be made that has the name of one.
     pub(crate) async fn forget_topics(&self, is_gone: impl Fn(&str) -> bool) {
         for cell in self.cells() {
-            if cell.wait_loaded().await.is_err() {
+            let loaded = tokio::select! {
+                () = self.stop.cancelled() => return,
+                loaded = cell.loaded() => loaded,
+            };
+            if loaded.is_err() {
                 continue;
             }
-            let (changes, written) = cell.decide(|shard| shard.of_topics(&is_gone));
-            self.write_down(cell, changes, written).await;
+            let written = cell.decide(|shard| shard.of_topics(&is_gone));
+            self.write_down(cell, written).await;
         }
     }
 
@@ -324,18 +347,21 @@ impl Coordinator {
                 continue;
             }
             let now = self.clock.now();
-            let (changes, written) = cell.decide(|shard| shard.expired(retention, now));
-            let groups: Vec<String> =
-                changes.iter().filter_map(Change::group_id).map(str::to_owned).collect();
-            self.write_down(Arc::clone(&cell), changes, written).await;
+            let mut groups: Vec<String> = Vec::new();
+            let written = cell.decide(|shard| {
+                let changes = shard.expired(retention, now);
+                groups.extend(changes.iter().filter_map(Change::group_id).map(str::to_owned));
+                changes
+            });
+            self.write_down(Arc::clone(&cell), written).await;
             let mut live = cell.live.lock();
             groups.iter().for_each(|group| live.shard.forget(group));
         }
     }
 
-    async fn write_down(&self, cell: Arc<Cell>, changes: Vec<Change>, written: Option<Writing>) {
+    async fn write_down(&self, cell: Arc<Cell>, written: Option<Writing>) {
         let Some(written) = written else { return };
-        if let Err(error) = self.finish(cell, written, changes).await {
+        if let Err(error) = self.finish(cell, written).await {
             tracing::warn!(%error, "could not remove offsets; trying again later");
         }
     }
@@ -378,10 +404,11 @@ impl Coordinator {
         let Some(slot) = live.shard.slot(group) else { return };
         let mut snapshot = slot.group.snapshot(assignments);
         snapshot.since = wall_ms();
-        let written = cell.write(&[Change::Group { group: group.to_owned(), snapshot: Some(snapshot) }]);
+        let stored = Change::Group { group: group.to_owned(), snapshot: Some(snapshot) };
+        let written = cell.write(live, vec![stored]);
         let (coordinator, cell, group) = (Arc::clone(self), Arc::clone(cell), group.to_owned());
         self.tasks.spawn(async move {
-            let outcome = written.done().await.map(|_| ()).map_err(|_| GroupError::Storage);
+            let outcome = cell.finish(written).await.map_err(|_| GroupError::Storage);
             let mut live = cell.live.lock();
             let now = coordinator.clock.now();
             let Some(slot) = live.shard.slot_mut(&group) else { return };
@@ -420,6 +447,7 @@ impl Coordinator {
                 None => continue,
             };
             self.carry_out(cell, &mut live, &group, outputs);
+            live.shard.tidy(&group);
         }
         i64::MAX
     }

@@ -3,6 +3,7 @@
 //! no record.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -173,10 +174,13 @@ fn assigned(
     Ok(assignments.values().cloned().collect())
 }
 
-/// The records that delete a topic.
-pub fn delete_topic(image: &Image, name: &str) -> Result<Vec<Record>, Refusal> {
-    let topic = image.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
-    Ok(vec![Record::RemoveTopic { id: topic.id }])
+/// The records that delete a topic, and its name.
+pub fn delete_topic(image: &Image, id: Uuid) -> Result<(Arc<str>, Vec<Record>), Refusal> {
+    let topic = image.topic_by_id(id).ok_or(Refusal::UnknownTopicId(id))?;
+    if &*topic.name == crate::coord::OFFSETS_TOPIC {
+        return Err(Refusal::Internal(topic.name.to_string()));
+    }
+    Ok((Arc::clone(&topic.name), vec![Record::RemoveTopic { id }]))
 }
 
 /// The records that raise a topic's partitions to `count`.

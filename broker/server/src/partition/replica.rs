@@ -129,6 +129,8 @@ pub(crate) struct Replica {
     purgatory: Purgatory,
     /// The topic is gone.
     retired: AtomicBool,
+    /// Stands in for a partition that could not be made yet.
+    unmade: bool,
 }
 
 struct Submitted {
@@ -189,6 +191,21 @@ impl Replica {
         leader_epoch: i32,
         config: TopicConfig,
     ) -> Arc<Self> {
+        Self::build(id, log, leader_epoch, config, false)
+    }
+
+    /// One that could not be made for now: it answers with the reason until it is replaced.
+    pub(crate) fn unmade(id: PartitionId, why: LogError, leader_epoch: i32, config: TopicConfig) -> Arc<Self> {
+        Self::build(id, Err(why), leader_epoch, config, true)
+    }
+
+    fn build(
+        id: PartitionId,
+        log: Result<Arc<PartitionLog>, LogError>,
+        leader_epoch: i32,
+        config: TopicConfig,
+        unmade: bool,
+    ) -> Arc<Self> {
         // After recovery everything in the log is on disk.
         let end = log.as_ref().map_or(0, |log| log.end_offset());
         let replica = Arc::new(Self {
@@ -203,6 +220,7 @@ impl Replica {
             waiting: Mutex::default(),
             purgatory: Purgatory::default(),
             retired: AtomicBool::new(false),
+            unmade,
         });
         if let Ok(log) = &replica.log {
             let sink: Weak<Self> = Arc::downgrade(&replica);
@@ -213,6 +231,11 @@ impl Replica {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it only stands in for a partition that is still to be made.
+    pub(crate) fn is_unmade(&self) -> bool {
+        self.unmade
     }
 
     pub(crate) fn topic(&self) -> &str {

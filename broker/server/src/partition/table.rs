@@ -20,10 +20,16 @@ use crate::topic_config::{TopicConfig, TopicDefaults};
 pub(crate) struct TopicReplicas {
     id: Uuid,
     name: Arc<str>,
+    /// What the metadata said when this was made.
+    source: Arc<Topic>,
     partitions: Vec<Option<Arc<Replica>>>,
 }
 
 impl TopicReplicas {
+    fn new(source: &Arc<Topic>, partitions: Vec<Option<Arc<Replica>>>) -> Self {
+        Self { id: source.id, name: Arc::clone(&source.name), source: Arc::clone(source), partitions }
+    }
+
     pub(crate) fn partition(&self, index: i32) -> Option<&Arc<Replica>> {
         usize::try_from(index).ok().and_then(|index| self.partitions.get(index)).and_then(Option::as_ref)
     }
@@ -36,9 +42,33 @@ impl TopicReplicas {
         self.partitions.iter().flatten()
     }
 
+    pub(crate) fn is_made(&self) -> bool {
+        self.unmade().next().is_none()
+    }
+
+    /// The partitions that could not be made yet.
+    fn unmade(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.partitions().filter(|replica| replica.is_unmade())
+    }
+
     /// Only the broker itself writes to it.
     pub(crate) fn is_internal(&self) -> bool {
         &*self.name == OFFSETS_TOPIC
+    }
+}
+
+/// Partitions of the metadata that the disk did not take.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("`{partitions}` partitions could not be made, `{first}` the first of them: {why}")]
+pub(crate) struct Unmade {
+    pub(crate) first: String,
+    pub(crate) partitions: usize,
+    pub(crate) why: LogError,
+}
+
+impl Unmade {
+    fn one(id: &PartitionId, why: &LogError) -> Self {
+        Self { first: id.to_string(), partitions: 1, why: why.clone() }
     }
 }
 
@@ -81,6 +111,18 @@ impl Partitions {
         replica.is_some_and(|replica| replica.check_online().is_err())
     }
 
+    /// Whether all partitions of a topic could be made.
+    pub(crate) fn check_made(&self, topic: Uuid) -> Result<(), LogError> {
+        let topic = self.topic_by_id(topic);
+        let unmade = topic.as_ref().and_then(|topic| topic.unmade().next());
+        unmade.map_or(Ok(()), |replica| replica.check_online().map(|_| ()))
+    }
+
+    /// Partitions that are still to be made.
+    pub(crate) fn unmade(&self) -> usize {
+        self.table.load().by_id.values().map(|topic| topic.unmade().count()).sum()
+    }
+
     /// Opens everything that the metadata names at start; blocks while logs are recovered.
     pub(crate) fn load(&self, image: &Image) -> Result<(), LogError> {
         let _turn = self.changing.lock();
@@ -98,20 +140,24 @@ impl Partitions {
         for topic in image.topics() {
             let config = self.config(topic);
             let open = |(index, partition): (i32, &crate::meta::image::Partition)| {
-                let log = logs.remove(&id(topic, index))?;
-                Some(Replica::new(id(topic, index), log, partition.leader_epoch, config.clone()))
+                let (id, epoch) = (id(topic, index), partition.leader_epoch);
+                Some(match logs.remove(&id)? {
+                    Err(full) if full.is_disk_full() => Replica::unmade(id, full, epoch, config.clone()),
+                    log => Replica::new(id, log, epoch, config.clone()),
+                })
             };
             let partitions = (0..).zip(&topic.partitions).map(open).collect();
-            table.insert(TopicReplicas { id: topic.id, name: Arc::clone(&topic.name), partitions });
+            table.insert(Arc::new(TopicReplicas::new(topic, partitions)));
         }
         self.table.store(Arc::new(table));
         Ok(())
     }
 
     /// Does what the metadata says: new partitions are made, settings taken over, deleted topics removed. Blocks on the
-    /// disk. An error leaves what could not be made for the next time. The image is asked for in turn: one that was
-    /// taken before would lack the topics that others made meanwhile, and lacking means deleted.
-    pub(crate) fn follow(&self, newest: impl FnOnce() -> Arc<Image>) -> Result<(), LogError> {
+    /// disk. What could not be made is the error; until a later call makes it, it answers with the reason. The image is
+    /// asked for in turn: one that was taken before would lack the topics that others made meanwhile, and lacking means
+    /// deleted.
+    pub(crate) fn follow(&self, newest: impl FnOnce() -> Arc<Image>) -> Result<(), Unmade> {
         let _turn = self.changing.lock();
         let image = newest();
         let before = self.table.load_full();
@@ -119,14 +165,9 @@ impl Partitions {
         let mut outcome = Ok(());
         for topic in image.topics() {
             let known = before.by_id.get(&topic.id);
-            match self.follow_topic(topic, known) {
-                Ok(topic) => table.insert(topic),
-                Err(error) => {
-                    if let Some(known) = known {
-                        table.insert_shared(Arc::clone(known));
-                    }
-                    outcome = Err(error);
-                }
+            match known.filter(|known| Arc::ptr_eq(&known.source, topic) && known.is_made()) {
+                Some(unchanged) => table.insert(Arc::clone(unchanged)),
+                None => table.insert(Arc::new(self.follow_topic(topic, known, &mut outcome))),
             }
         }
         let gone: Vec<_> =
@@ -149,13 +190,15 @@ impl Partitions {
 
     fn follow_topic(
         &self,
-        topic: &Topic,
+        topic: &Arc<Topic>,
         known: Option<&Arc<TopicReplicas>>,
-    ) -> Result<TopicReplicas, LogError> {
+        outcome: &mut Result<(), Unmade>,
+    ) -> TopicReplicas {
         let config = self.config(topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (index, partition) in (0..).zip(&topic.partitions) {
-            let replica = match known.and_then(|known| known.partition(index)) {
+            let known = known.and_then(|known| known.partition(index));
+            let replica = match known.filter(|replica| !replica.is_unmade()) {
                 Some(replica) => {
                     replica.set_leader_epoch(partition.leader_epoch);
                     if *replica.config() != config {
@@ -167,16 +210,38 @@ impl Partitions {
                     Some(Arc::clone(replica))
                 }
                 None if partition.leader == self.node_id => {
-                    let id = id(topic, index);
-                    let spec = PartitionSpec { id: id.clone(), config: log_config(&config) };
-                    let log = self.dir.create(spec, wall_ms())?;
-                    Some(Replica::new(id, Ok(log), partition.leader_epoch, config.clone()))
+                    Some(self.make(id(topic, index), partition.leader_epoch, &config, outcome))
                 }
                 None => None,
             };
             partitions.push(replica);
         }
-        Ok(TopicReplicas { id: topic.id, name: Arc::clone(&topic.name), partitions })
+        TopicReplicas::new(topic, partitions)
+    }
+
+    fn make(
+        &self,
+        id: PartitionId,
+        leader_epoch: i32,
+        config: &TopicConfig,
+        outcome: &mut Result<(), Unmade>,
+    ) -> Arc<Replica> {
+        let spec = PartitionSpec { id: id.clone(), config: log_config(config) };
+        // A full disk is not asked for thousands more.
+        let made = match outcome {
+            Err(unmade) if unmade.why.is_disk_full() => Err(unmade.why.clone()),
+            Ok(()) | Err(_) => self.dir.create(spec, wall_ms()),
+        };
+        match made {
+            Ok(log) => Replica::new(id, Ok(log), leader_epoch, config.clone()),
+            Err(why) => {
+                match outcome {
+                    Ok(()) => *outcome = Err(Unmade::one(&id, &why)),
+                    Err(unmade) => unmade.partitions += 1,
+                }
+                Replica::unmade(id, why, leader_epoch, config.clone())
+            }
+        }
     }
 
     fn config(&self, topic: &Topic) -> TopicConfig {
@@ -193,11 +258,7 @@ impl Partitions {
 }
 
 impl Table {
-    fn insert(&mut self, topic: TopicReplicas) {
-        self.insert_shared(Arc::new(topic));
-    }
-
-    fn insert_shared(&mut self, topic: Arc<TopicReplicas>) {
+    fn insert(&mut self, topic: Arc<TopicReplicas>) {
         self.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         self.by_id.insert(topic.id, topic);
     }
@@ -229,7 +290,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use aqueduct_log::{LogDirOptions, MemDisk};
+    use aqueduct_log::{Fault, LogDirOptions, MemDisk};
 
     use super::*;
     use crate::meta::controller::{NewTopic, Policy, create_topic, register_broker};
@@ -277,5 +338,24 @@ mod tests {
         assert!(partitions.topic("a").is_some() && partitions.topic("b").is_some());
         partitions.follow(|| with_topics(&["a"])).expect("follows");
         assert!(partitions.topic("a").is_some() && partitions.topic("b").is_none());
+    }
+
+    #[test]
+    fn a_partition_that_the_disk_refuses_answers_with_the_reason_until_it_is_made() {
+        let disk = MemDisk::with_dir("/");
+        let dir = LogDir::open(Arc::new(disk.clone()), Path::new("/data"), LogDirOptions::default());
+        let defaults = TopicDefaults::new(&BTreeMap::new()).expect("no defaults are changed");
+        let partitions = Partitions::new(1, Arc::new(dir.expect("opens")), defaults);
+        let image = with_topics(&["a", "b"]);
+        disk.fault_next(Fault::Fail(std::io::ErrorKind::StorageFull));
+        let unmade = partitions.follow(|| Arc::clone(&image)).expect_err("there is no room");
+        assert_eq!((unmade.partitions, unmade.why.is_disk_full()), (2, true));
+        let replica = |name: &str| {
+            let topic = partitions.topic(name).expect("the metadata has it");
+            Arc::clone(topic.partition(0).expect("it is led here"))
+        };
+        assert!(replica("a").check_online().is_err_and(|why| why.is_disk_full()));
+        partitions.follow(|| image).expect("there is room again");
+        assert!(replica("a").check_online().is_ok() && replica("b").check_online().is_ok());
     }
 }

@@ -48,6 +48,16 @@ pub struct Peer {
     pub metadata: Bytes,
 }
 
+/// A static member that came back and waits until its new id is stored.
+#[derive(Debug)]
+pub(super) struct Replacing {
+    pub(super) token: u64,
+    reply: ReplyTo,
+    joined: Joined,
+    /// The member as it was.
+    before: Member,
+}
+
 impl Group {
     /// A member wants to join or to stay in the next generation.
     pub fn join(&mut self, request: JoinRequest, rules: &Rules, now: i64) -> Vec<Output> {
@@ -229,8 +239,9 @@ impl Group {
         out: &mut Vec<Output>,
     ) {
         let led = self.leader.as_deref() == Some(old);
-        let before = self.choose_protocol();
+        let protocol = self.choose_protocol();
         let Some(member) = self.member_mut(old) else { return };
+        let before = member.clone();
         member.id.clone_from(&fresh);
         member.protocols.clone_from(&request.protocols);
         member.client_id.clone_from(&request.client_id);
@@ -251,17 +262,18 @@ impl Group {
         if led {
             self.leader = Some(fresh.clone());
         }
-        if self.state == State::Stable && self.choose_protocol() == before {
+        if self.state == State::Stable && self.choose_protocol() == protocol {
             let mut joined = self.joined(&fresh, request.can_skip_assignment);
             if led && !request.can_skip_assignment {
                 // Before v9 the only way to keep it from assigning anew is to name a leader that is not it.
                 joined.leader = old.to_owned();
                 joined.members.clear();
             }
-            out.push(Output::Join(request.reply, Ok(joined)));
+            // A restart of this broker must know the new id before the member uses it.
             let assigned = |member: &Member| (member.id.clone(), member.assignment.clone());
             let assignments = self.members.iter().map(assigned).collect();
             let token = self.token();
+            self.replacing.push(Replacing { token, reply: request.reply, joined, before });
             out.push(Output::Store { token, assignments });
             return;
         }
@@ -269,6 +281,38 @@ impl Group {
             member.joining = Some(request.reply);
         }
         self.prepare_rebalance(rules, now, out);
+    }
+
+    /// The new id of a static member is stored, or could not be: then the old one stays.
+    pub(super) fn replaced(
+        &mut self,
+        replacing: Replacing,
+        outcome: Result<(), GroupError>,
+        out: &mut Vec<Output>,
+    ) {
+        let Replacing { reply, joined, before, .. } = replacing;
+        let fresh = joined.member_id.clone();
+        let reply_with = match outcome {
+            // Another one with the same instance id came meanwhile.
+            _ if self.member(&fresh).is_none() => Err((GroupError::FencedInstanceId, fresh)),
+            Ok(()) => Ok(joined),
+            Err(error) => {
+                self.take_back(&fresh, before);
+                Err((error, String::new()))
+            }
+        };
+        out.push(Output::Join(reply, reply_with));
+    }
+
+    fn take_back(&mut self, fresh: &str, before: Member) {
+        if self.leader.as_deref() == Some(fresh) {
+            self.leader = Some(before.id.clone());
+        }
+        if let Some(instance) = &before.instance_id {
+            self.statics.insert(instance.clone(), before.id.clone());
+        }
+        let Some(member) = self.member_mut(fresh) else { return };
+        *member = Member { deadline: member.deadline, synced: member.synced, ..before };
     }
 
     /// Everybody shall join again.

@@ -93,6 +93,11 @@ impl Group {
         now: i64,
     ) -> Vec<Output> {
         let mut out = Vec::new();
+        if let Some(at) = self.replacing.iter().position(|replacing| replacing.token == token) {
+            let replacing = self.replacing.remove(at);
+            self.replaced(replacing, outcome, &mut out);
+            return out;
+        }
         match self.storing.take_if(|(wanted, _)| *wanted == token) {
             Some((_, assignments)) if self.state == State::CompletingRebalance => match outcome {
                 Ok(()) => self.hand_out(assignments, now, &mut out),

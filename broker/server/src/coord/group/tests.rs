@@ -246,12 +246,70 @@ fn a_static_member_that_returns_keeps_its_assignment_without_a_rebalance() {
     play.store_ends(Ok(()));
 
     let back = play.static_join("", "a2", "one");
+    assert!(!play.joins.contains_key(&back), "not before the new id is stored");
+    play.store_ends(Ok(()));
     let joined = play.joined(back);
     assert_eq!((joined.generation, joined.member_id.as_str(), joined.skip_assignment), (1, "a2", true));
     let sync = play.sync("a2", &[]);
     assert_eq!(play.syncs[&sync].as_ref().expect("assigned").assignment, "p0");
     assert_eq!(play.group.heartbeat("a1", Some("one"), 1, 0), Err(GroupError::FencedInstanceId));
     assert_eq!(play.group.heartbeat("a1", None, 1, 0), Err(GroupError::UnknownMemberId));
+}
+
+#[test]
+fn a_static_member_whose_new_id_cannot_be_stored_keeps_the_old_one() {
+    let mut play = Play::new();
+    play.static_join("", "a1", "one");
+    play.sync("a1", &[("a1", "p0")]);
+    play.store_ends(Ok(()));
+
+    let back = play.static_join("", "a2", "one");
+    play.store_ends(Err(GroupError::Storage));
+    assert_eq!(play.joins[&back], Err((GroupError::Storage, String::new())));
+    assert_eq!(play.group.heartbeat("a1", Some("one"), 1, 0), Ok(()));
+    let again = play.static_join("", "a3", "one");
+    play.store_ends(Ok(()));
+    assert_eq!(play.joined(again).leader, "a3");
+}
+
+#[test]
+fn of_two_that_return_at_once_with_one_instance_id_the_later_one_stays() {
+    let mut play = Play::new();
+    play.static_join("", "a1", "one");
+    play.sync("a1", &[("a1", "p0")]);
+    play.store_ends(Ok(()));
+
+    let first = play.static_join("", "a2", "one");
+    let second = play.static_join("", "a3", "one");
+    play.store_ends(Ok(()));
+    play.store_ends(Ok(()));
+    assert_eq!(play.joins[&first], Err((GroupError::FencedInstanceId, "a2".to_owned())));
+    assert_eq!(play.joined(second).member_id, "a3");
+    assert_eq!(play.group.heartbeat("a3", Some("one"), 1, 0), Ok(()));
+}
+
+#[test]
+fn offsets_of_topics_that_members_read_cannot_be_deleted() {
+    let mut play = Play::new();
+    let check = |play: &Play| play.group.check_offset_deletion(["orders", "other"].into_iter());
+    assert_eq!(check(&play), Ok(vec![Ok(()), Ok(())]), "a group without members reads nothing");
+    let subscription = aqueduct_wire::messages::ConsumerProtocolSubscription {
+        topics: vec!["orders".into()],
+        ..Default::default()
+    };
+    let mut metadata = aqueduct_wire::Writer::new();
+    metadata.i16(1);
+    subscription.encode(&mut metadata, 1).expect("encodes");
+    let metadata = metadata.into_bytes();
+    let request =
+        JoinRequest { protocols: vec![("range".to_owned(), metadata)], ..play.request("", "a") };
+    play.send(request);
+    assert_eq!(check(&play), Ok(vec![Err(GroupError::SubscribedToTopic), Ok(())]));
+    let mut play = Play::pair();
+    let opaque = Err(GroupError::SubscribedToTopic);
+    assert_eq!(check(&play), Ok(vec![opaque, opaque]), "what a member reads is not known");
+    play.group.protocol_type = Some("connect".to_owned());
+    assert_eq!(check(&play), Err(GroupError::NonEmptyGroup));
 }
 
 #[test]
@@ -263,6 +321,7 @@ fn before_version_9_a_returning_static_leader_is_not_told_that_it_leads() {
     let instance_id = Some("one".to_owned());
     let request = JoinRequest { instance_id, can_skip_assignment: false, ..play.request("", "a2") };
     let back = play.send(request);
+    play.store_ends(Ok(()));
     let joined = play.joined(back);
     assert_eq!((joined.leader.as_str(), joined.members.len()), ("a1", 0));
 }
