@@ -7,10 +7,12 @@
 mod decode;
 mod encode;
 mod schema;
+mod slice;
 
 pub use decode::decode;
 pub use encode::{encode, encode_text};
 pub use schema::{fingerprint, schema_from_json, schema_to_json};
+pub use slice::Paths;
 
 use bytes::Bytes;
 
