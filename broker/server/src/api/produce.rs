@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::{
-    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
 };
 
 use super::{Ask, codes};
