@@ -12,6 +12,7 @@ pub(crate) fn registry() -> Registry {
         .source(aqueduct_connector_datagen::Datagen)
         .sink(aqueduct_connector_s3::S3Sink)
         .sink(aqueduct_connector_file::FileSink)
+        .sink(aqueduct_connector_http::HttpSink)
         .transform(aqueduct_transforms::Unwrap::new())
         .transform(aqueduct_transforms::Filter::new())
         .transform(aqueduct_transforms::Mask::new())

@@ -14,7 +14,10 @@
 //! 6. [`SinkTask::close`] when partitions go away. After it the task knows nothing of them.
 //! 7. [`SinkTask::stop`], once, also after a failed `start`.
 //!
-//! On an orderly stop the runtime calls `flush`, `pre_commit`, `close` and `stop`, bounded by the shutdown timeout.
+//! On an orderly stop the runtime calls `flush`, `pre_commit`, `close` and `stop`, bounded by the shutdown timeout. A
+//! `put` in hand is waited for, but no longer than 2 s: then its future is dropped, none follows it, and its records are
+//! read again after the next start. `flush` is dropped too when its time is over: after 1 s where `put` had to be
+//! repeated, after 10 s otherwise. So a task keeps its own state consistent at every await.
 //!
 //! # Threading
 //!
@@ -109,6 +112,12 @@ impl SinkContext {
     pub fn request_commit(&self) {
         self.handle.request_commit();
     }
+
+    /// Reports an outage that the task rides out by itself, for the status; `None` when it is over. Tasks that answer
+    /// `put` with a retriable error need not.
+    pub fn retrying(&self, error: Option<&Error>) {
+        self.handle.retrying(error);
+    }
 }
 
 /// The runtime's side of a [`SinkContext`].
@@ -118,6 +127,9 @@ pub trait SinkHandle: Send + Sync {
 
     /// See [`SinkContext::request_commit`].
     fn request_commit(&self);
+
+    /// See [`SinkContext::retrying`].
+    fn retrying(&self, _error: Option<&Error>) {}
 }
 
 /// A kind of sink.
