@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use aqueduct_core::sink::{Consumed, Offsets, TopicPartition};
 use aqueduct_core::{Error, Result, Topic};
@@ -28,6 +29,9 @@ use crate::admin::{list_of, watermarks};
 use crate::error::error;
 use crate::settings::{ClientSettings, log_line};
 pub(crate) use pump::PumpContext;
+
+/// How long leaving the group may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A record as it was read.
 #[derive(Clone, Debug)]
@@ -304,8 +308,11 @@ impl LogConsumer for GroupConsumer {
         }
         self.batches.close();
         while self.batches.try_recv().is_ok() {}
-        if let Some(thread) = self.thread.take() {
-            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        let Some(thread) = self.thread.take() else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(CLOSE_WITHIN, joined).await.is_err() {
+            // It waits for a broker that does not answer, and ends with that. A successor takes its place in the group.
+            tracing::debug!("the group is left without waiting for its coordinator");
         }
     }
 }

@@ -20,5 +20,5 @@ pub use consumer::{
     Batch, ConsumedRecord, ConsumerEvent, GroupConsumer, GroupConsumerConfig, LogConsumer, Subscription,
 };
 pub use producer::{Delivered, DeliveryListener, KafkaProducer, LogProducer, ProducerRecord};
-pub use settings::ClientSettings;
+pub use settings::{ClientSettings, is_foreign_code};
 pub use tail::{TailRecord, TopicTail};

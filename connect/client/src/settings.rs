@@ -62,11 +62,7 @@ impl ClientSettings {
             .set("batch.size", "1000000")
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", queue_kib.to_string());
-        apply(
-            &mut config,
-            overrides,
-            &["enable.idempotence", "acks", "message.timeout.ms", "bootstrap.servers"],
-        );
+        apply(&mut config, overrides, PRODUCER_FIXED);
         config
     }
 
@@ -102,15 +98,11 @@ impl ClientSettings {
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.error.backoff.ms", "100")
             .set("topic.metadata.refresh.interval.ms", "10000");
-        let fixed = [
-            "enable.auto.commit",
-            "enable.auto.offset.store",
-            // Says where to go on after a hole; see `consumer::start`.
-            "auto.offset.reset",
-            "bootstrap.servers",
-            "group.id",
-        ];
-        apply(&mut config, overrides, &fixed);
+        // Where to go on after a hole is decided in `consumer::start`.
+        let reset = |key: &str| key == "auto.offset.reset";
+        let others = overrides.iter().filter(|(key, _)| !reset(key));
+        let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
+        apply(&mut config, &others, CONSUMER_FIXED);
         config
     }
 
@@ -148,10 +140,49 @@ impl ClientSettings {
     }
 }
 
+/// What no connector may set for its producer, by canonical name: delivery is what the runtime promises.
+const PRODUCER_FIXED: &[&str] = &[
+    "enable.idempotence",
+    "request.required.acks",
+    "message.timeout.ms",
+    // Positions wait for the reports of what succeeded.
+    "delivery.report.only.error",
+    "transactional.id",
+    "metadata.broker.list",
+];
+
+/// And for its consumer.
+const CONSUMER_FIXED: &[&str] =
+    &["enable.auto.commit", "enable.auto.offset.store", "metadata.broker.list", "group.id"];
+
+/// Settings that run code or commands of the user's choice in this process.
+const FOREIGN_CODE: &[&str] =
+    &["plugin.library.paths", "interceptors", "ssl.engine.location", "sasl.kerberos.kinit.cmd"];
+
+/// The library knows these settings by two names.
+fn canonical(key: &str) -> &str {
+    match key {
+        "bootstrap.servers" => "metadata.broker.list",
+        "acks" => "request.required.acks",
+        "delivery.timeout.ms" => "message.timeout.ms",
+        "auto.commit.enable" => "enable.auto.commit",
+        other => other,
+    }
+}
+
+/// Whether an override is refused, because it would run other code in this process.
+pub fn is_foreign_code(key: &str) -> bool {
+    FOREIGN_CODE.contains(&key)
+}
+
 /// Users' overrides, except those that would break what the runtime promises.
 fn apply(config: &mut ClientConfig, overrides: &BTreeMap<String, String>, fixed: &[&str]) {
-    for (key, value) in overrides.iter().filter(|(key, _)| !fixed.contains(&key.as_str())) {
-        config.set(key, value);
+    for (key, value) in overrides {
+        if fixed.contains(&canonical(key)) || is_foreign_code(key) {
+            tracing::warn!("the client setting `{key}` cannot be overridden and stays as it is");
+        } else {
+            config.set(key, value);
+        }
     }
 }
 
@@ -210,6 +241,64 @@ mod tests {
             assert_eq!(config.get(key), Some(value), "{key}");
         }
         config.create_native_config().expect("every setting is known to the library");
+    }
+
+    /// What the library itself makes of the settings.
+    fn native(config: &ClientConfig, key: &str) -> String {
+        config.create_native_config().expect("every setting is known to the library").get(key).expect("known")
+    }
+
+    #[test]
+    fn no_second_name_of_a_setting_gets_round_what_is_fixed() {
+        let settings = ClientSettings::new("localhost:1");
+        let fixed = [
+            ("acks", "1"),
+            ("request.required.acks", "1"),
+            ("delivery.timeout.ms", "5"),
+            ("message.timeout.ms", "5"),
+            ("enable.idempotence", "false"),
+            ("delivery.report.only.error", "true"),
+            ("transactional.id", "t"),
+            ("bootstrap.servers", "elsewhere:1"),
+            ("metadata.broker.list", "elsewhere:1"),
+            ("plugin.library.paths", "/tmp/any.so"),
+            ("sasl.kerberos.kinit.cmd", "true"),
+        ];
+        for (key, value) in fixed {
+            let overrides = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            let config = settings.producer("p", 1 << 20, &overrides);
+            for (key, value) in [
+                ("request.required.acks", "-1"),
+                ("message.timeout.ms", "0"),
+                ("enable.idempotence", "true"),
+                ("delivery.report.only.error", "false"),
+                ("metadata.broker.list", "localhost:1"),
+            ] {
+                assert_eq!(native(&config, key), value, "{key} with {overrides:?}");
+            }
+            assert!(config.get("transactional.id").is_none() && config.get("plugin.library.paths").is_none());
+        }
+        let fixed = [
+            ("enable.auto.commit", "true"),
+            ("auto.commit.enable", "true"),
+            ("enable.auto.offset.store", "true"),
+            ("auto.offset.reset", "latest"),
+            ("group.id", "other"),
+            ("metadata.broker.list", "elsewhere:1"),
+        ];
+        for (key, value) in fixed {
+            let overrides = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            let config = settings.group_consumer("c", "g", "g-0", 8 << 20, &overrides);
+            for (key, value) in [
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("group.id", "g"),
+                ("metadata.broker.list", "localhost:1"),
+            ] {
+                assert_eq!(native(&config, key), value, "{key} with {overrides:?}");
+            }
+            assert_eq!(config.get("auto.offset.reset"), Some("error"));
+        }
     }
 
     #[test]

@@ -187,6 +187,7 @@ pub(crate) fn problems(
         problems.extend(topic_problems(resolved));
     }
     problems.extend(creation_problems(resolved));
+    problems.extend(override_problems(resolved));
     problems.extend(path_problems(connector, resolved, resolver));
     let text = |key: &str| resolved.get(key).map(|value| value.text.trim());
     if text("errors.tolerance") == Some("all") && text("exactly.once.support") == Some("required") {
@@ -246,6 +247,17 @@ fn path_problems(
         Some(Problem::new(key, format!("`{key}`: {why}")))
     });
     refused.collect()
+}
+
+/// Client settings that would run other code in this process, whoever made the connector.
+fn override_problems(resolved: &ResolvedConfig) -> Vec<Problem> {
+    let foreign = |key: &&String| {
+        let overrides = ["producer.override.", "consumer.override.", "admin.override."];
+        overrides.iter().any(|prefix| key.strip_prefix(prefix).is_some_and(aqueduct_client::is_foreign_code))
+    };
+    let problem =
+        |key: &String| Problem::new(key, format!("`{key}`: it would run other code in this process"));
+    resolved.keys().filter(foreign).map(problem).collect()
 }
 
 fn creation_problems(resolved: &ResolvedConfig) -> Vec<Problem> {
@@ -381,5 +393,28 @@ fn retry_limit(text: &str) -> std::result::Result<Option<Duration>, String> {
             Ok(ms) => Ok(Some(Duration::from_millis(ms))),
             Err(_) => aqueduct_core::config::parse_duration(number).map(Some),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aqueduct_core::config::{Config, plain};
+
+    use super::*;
+
+    #[test]
+    fn overrides_that_run_other_code_are_refused_and_others_are_not() {
+        let keys = [
+            "producer.override.plugin.library.paths",
+            "consumer.override.sasl.kerberos.kinit.cmd",
+            "admin.override.ssl.engine.location",
+            "producer.override.linger.ms",
+            "plugin.library.paths",
+        ];
+        let config: Config = keys.map(|key| (key.to_owned(), "x".to_owned())).into();
+        let problems = override_problems(&plain(&config));
+        let mut found: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        found.sort_unstable();
+        assert_eq!(found, [keys[2], keys[1], keys[0]]);
     }
 }

@@ -72,6 +72,17 @@ impl Stores {
             &Default::default(),
             Arc::new(LogFailures),
         )?);
+        let (own, client_id) = (settings.clone(), format!("{group}-positions"));
+        let positions = Box::new(move || {
+            let producer = KafkaProducer::new(
+                &own,
+                &client_id,
+                PRODUCER_BYTES,
+                &Default::default(),
+                Arc::new(LogFailures),
+            )?;
+            Ok(Arc::new(producer) as Arc<dyn LogProducer>)
+        });
         let internal = [&config.config_topic, &config.offset_topic, &config.status_topic].map(Clone::clone);
         let (follower, reader) = (format!("{group}-schemas"), format!("{group}-reader"));
         let schemas =
@@ -85,7 +96,7 @@ impl Stores {
         };
         Ok(Self {
             configs: ConfigStore::new(&config.config_topic, Arc::clone(&producer), of(&config.config_topic)),
-            offsets: OffsetStore::new(&config.offset_topic, of(&config.offset_topic)),
+            offsets: OffsetStore::new(&config.offset_topic, positions, of(&config.offset_topic)),
             statuses: StatusStore::new(&config.status_topic, Arc::clone(&producer), of(&config.status_topic)),
             schemas: Arc::new(schemas),
             producer,
@@ -97,6 +108,7 @@ impl Stores {
         if let Err(error) = self.producer.flush(within).await {
             tracing::warn!("the last statuses may be missing: {}", error.full());
         }
+        self.offsets.close(within).await;
         self.schemas.close().await;
         self.producer.close().await;
     }

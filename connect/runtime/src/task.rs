@@ -6,6 +6,7 @@ pub(crate) mod refused;
 pub(crate) mod sink;
 pub(crate) mod source;
 pub(crate) mod steps;
+pub(crate) mod stop;
 pub(crate) mod tracker;
 pub(crate) mod watch;
 
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::framework::{self, FrameworkConfig};
 use crate::herder::Shared;
 use crate::metrics::ConnectorStats;
+use crate::task::stop::Stop;
 
 /// Told once the task has started.
 pub(crate) type OnStarted = Box<dyn FnOnce() + Send + Sync>;
@@ -40,7 +42,7 @@ pub(crate) struct TaskSetup {
     pub(crate) framework: FrameworkConfig,
     pub(crate) stats: Arc<ConnectorStats>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) cancel: CancellationToken,
+    pub(crate) stop: Stop,
     pub(crate) paused: signal::Receiver<bool>,
     pub(crate) on_started: OnStarted,
 }

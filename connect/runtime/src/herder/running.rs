@@ -11,13 +11,13 @@ use aqueduct_core::{Error, ErrorKind};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::shared::{Built, Shared};
 use super::state::Failed;
 use crate::metrics::ConnectorStats;
 use crate::store::StoredConnector;
 use crate::task::TaskSetup;
+use crate::task::stop::Stop;
 
 /// What the herder hears.
 pub(crate) enum Report {
@@ -31,7 +31,7 @@ type Key = (String, usize);
 struct Slot {
     run: u64,
     is_source: bool,
-    cancel: CancellationToken,
+    stop: Stop,
     paused: watch::Sender<bool>,
     abort: AbortHandle,
     ended: watch::Receiver<bool>,
@@ -86,7 +86,7 @@ impl Running {
         stored: &StoredConnector,
         stats: Arc<ConnectorStats>,
     ) {
-        let cancel = CancellationToken::new();
+        let stop = Stop::default();
         let (paused_in, paused) = watch::channel(paused);
         let (ended_in, ended) = watch::channel(false);
         let started = self.started_in.clone();
@@ -107,13 +107,13 @@ impl Running {
                 framework: built.framework,
                 stats: Arc::clone(&stats),
                 shared: Arc::clone(&self.shared),
-                cancel: cancel.clone(),
+                stop: stop.clone(),
                 paused,
                 on_started,
             })
         });
         let key = (name.clone(), task);
-        let stopping = cancel.clone();
+        let stopping = stop.clone();
         let abort = self.tasks.spawn(async move {
             let began = Instant::now();
             let result = match setup {
@@ -125,7 +125,7 @@ impl Running {
                 Err(error) => Err(error),
             };
             stats.task_ended(task);
-            let failure = result.err().filter(|_| !stopping.is_cancelled()).map(|error| Failed {
+            let failure = result.err().filter(|_| !stopping.is_asked()).map(|error| Failed {
                 trace: error.full(),
                 restartable: error.kind() != ErrorKind::BadConfig,
                 ran: began.elapsed(),
@@ -134,7 +134,7 @@ impl Running {
             drop(ended_in);
             Report::Ended { name, task, run, failure }
         });
-        self.slots.insert(key, Slot { run, is_source, cancel, paused: paused_in, abort, ended });
+        self.slots.insert(key, Slot { run, is_source, stop, paused: paused_in, abort, ended });
     }
 
     pub(crate) fn pause(&self, name: &str, paused: bool) {
@@ -173,10 +173,10 @@ impl Running {
 }
 
 async fn end(mut slots: Vec<Slot>, within: Duration) {
-    for slot in &slots {
-        slot.cancel.cancel();
-    }
     let deadline = Instant::now() + within;
+    for slot in &slots {
+        slot.stop.ask(deadline);
+    }
     for slot in &mut slots {
         // The sender is dropped when the task has ended.
         let ended = async { while slot.ended.changed().await.is_ok() {} };

@@ -28,6 +28,10 @@ use crate::metrics::Call;
 /// How often an idle task gets an empty batch.
 const TICK: Duration = Duration::from_millis(500);
 const LETTER_WITHIN: Duration = Duration::from_secs(60);
+/// How long a stop waits until what was taken is durable.
+const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+/// The same where the other system did not take what was put last.
+const HURRIED_FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs a sink task until it is cancelled or fails.
 pub(crate) async fn run(mut setup: TaskSetup, mut task: Box<dyn SinkTask>) -> Result<()> {
@@ -39,7 +43,7 @@ pub(crate) async fn run(mut setup: TaskSetup, mut task: Box<dyn SinkTask>) -> Re
         handle: Arc::new(Handle(Arc::clone(&refused))),
     };
     let started = tokio::select! {
-        () = setup.cancel.cancelled() => Err(Error::cancelled()),
+        () = setup.stop.asked() => Err(Error::cancelled()),
         started = task.start(context) => started,
     };
     let result = match started {
@@ -76,13 +80,18 @@ async fn drive(setup: &mut TaskSetup, task: &mut dyn SinkTask, refused: Arc<Refu
     std::mem::replace(&mut setup.on_started, Box::new(|| {}))();
     let positions = Arc::clone(&loop_.positions);
     let (admin, stats) = (setup.shared.admin.clone(), Arc::clone(&setup.stats));
-    let number = setup.task;
+    let (number, stop) = (setup.task, setup.stop.clone());
     let result = tokio::select! {
         result = loop_.run(setup, task) => result,
         () = watch(admin, stats, number, positions) => Ok(()),
+        () = stop.overdue() => Err(Error::cancelled()),
     };
     let result = match result {
-        Ok(()) => loop_.finish(setup, task).await,
+        Ok(()) => loop_.finish(setup, task, FLUSH_WITHIN).await,
+        // What is in hand is read again; what was taken before it need not be.
+        Err(error) if error.kind() == ErrorKind::Cancelled && stop.is_asked() => {
+            loop_.finish(setup, task, HURRIED_FLUSH).await
+        }
         error => error,
     };
     loop_.consumer.close().await;
@@ -108,6 +117,8 @@ struct SinkLoop {
     letter_producer: Option<KafkaProducer>,
     /// Dead-lettered records of the batch in hand: putting it again writes no second letter.
     lettered: BTreeSet<(TopicPartition, i64)>,
+    /// Letters are under way; if that was cut short, nothing more may be committed.
+    burying: bool,
     seen_topics: BTreeSet<String>,
     positions: Arc<Positions>,
 }
@@ -140,20 +151,21 @@ impl SinkLoop {
             }),
             letter_producer: None,
             lettered: BTreeSet::new(),
+            burying: false,
             seen_topics: BTreeSet::new(),
             positions: Arc::default(),
         })
     }
 
     async fn run(&mut self, setup: &mut TaskSetup, task: &mut dyn SinkTask) -> Result<()> {
-        let cancel = setup.cancel.clone();
+        let stop = setup.stop.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.hold(*setup.paused.borrow_and_update());
         loop {
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Ok(()),
+                () = stop.asked() => return Ok(()),
                 changed = setup.paused.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -294,7 +306,7 @@ impl SinkLoop {
         loop {
             tokio::select! {
                 biased;
-                () = setup.cancel.cancelled() => return Err(Error::cancelled()),
+                () = setup.stop.asked() => return Err(Error::cancelled()),
                 event = self.consumer.next_change() => {
                     self.change(setup, task, event).await?;
                     // At once: a lost partition may come back before the wait is over, from an earlier offset.
@@ -344,7 +356,7 @@ impl SinkLoop {
                 Err(failure) => failed.push((index, failure)),
             }
         }
-        let passed = self.steps.apply(decoded, &setup.stats, &setup.cancel).await?;
+        let passed = self.steps.apply(decoded, &setup.stats, setup.stop.token()).await?;
         failed.extend(passed.failed.into_iter().map(|(index, _, failure)| (index, failure)));
         let letters = failed.into_iter().map(|(index, failure)| (records[index].clone(), failure)).collect();
         self.bury(setup, letters).await?;
@@ -460,6 +472,7 @@ impl SinkLoop {
 
     async fn write_letters(&mut self, setup: &TaskSetup, letters: Vec<ProducerRecord>) -> Result<()> {
         let (Some(to), false) = (&self.letters, letters.is_empty()) else { return Ok(()) };
+        self.burying = true;
         let settings = DeadLetters::settings(setup.framework.dead_letter_replication);
         setup.shared.topics.ensure(&to.topic, &settings).await.map_err(|error| unwritable(&error))?;
         let producer = match &self.letter_producer {
@@ -482,6 +495,7 @@ impl SinkLoop {
                 return Err(unwritable(&Error::fatal(text)));
             }
         }
+        self.burying = false;
         setup.stats.dead_letters.inc_by(count);
         Ok(())
     }
@@ -519,16 +533,21 @@ impl SinkLoop {
     }
 
     /// An orderly stop.
-    async fn finish(&mut self, setup: &TaskSetup, task: &mut dyn SinkTask) -> Result<()> {
+    async fn finish(&mut self, setup: &TaskSetup, task: &mut dyn SinkTask, flush: Duration) -> Result<()> {
         if self.assigned.is_empty() {
             return Ok(());
         }
-        if let Err(error) = task.flush().await {
+        let stop = &setup.stop;
+        if let Err(error) = stop.within(flush, task.flush()).await {
             tracing::warn!(task = setup.id(), "flushing before the stop: {}", error.full());
         }
-        self.commit(setup, task).await?;
+        if self.burying {
+            tracing::warn!(task = setup.id(), "dead letters are not acknowledged; nothing more is committed");
+        } else if let Err(error) = stop.within(FLUSH_WITHIN, self.commit(setup, task)).await {
+            tracing::warn!(task = setup.id(), "committing before the stop: {}", error.full());
+        }
         let partitions: Vec<TopicPartition> = std::mem::take(&mut self.assigned).into_iter().collect();
-        task.close(&partitions).await
+        stop.within(FLUSH_WITHIN, task.close(&partitions)).await
     }
 }
 

@@ -32,8 +32,10 @@ const MAX_PAYLOAD: usize = MAX_RECORD_BYTES - 1024;
 const POSITION_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the log may acknowledge nothing before the status says so.
 const STALL: Duration = Duration::from_secs(3);
-/// How long an orderly stop waits for acknowledgements.
+/// How long the end of a run waits for acknowledgements.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+/// The same where none came for long.
+const STALLED_FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs a source task until it is cancelled or fails.
 pub(crate) async fn run(mut setup: TaskSetup, mut task: Box<dyn SourceTask>) -> Result<()> {
@@ -69,14 +71,21 @@ async fn drive(
         reporter,
     };
     tokio::select! {
-        () = setup.cancel.cancelled() => return Ok(()),
+        () = setup.stop.asked() => return Ok(()),
         started = task.start(context) => started?,
     }
     std::mem::replace(&mut setup.on_started, Box::new(|| {}))();
-    let result = loop_.run(setup, task).await;
+    let stop = setup.stop.clone();
+    let result = tokio::select! {
+        result = loop_.run(setup, task) => result,
+        () = stop.overdue() => Ok(()),
+    };
     match result {
         Ok(()) => loop_.finish(setup, task).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            loop_.settle(setup).await;
+            Err(error)
+        }
     }
 }
 
@@ -93,8 +102,6 @@ struct SourceLoop {
     settings: TopicSettings,
     seen_topics: BTreeSet<String>,
     letters: Option<DeadLetters>,
-    /// Tokens of dead letters under way, to tell what could not be written.
-    lettered: BTreeSet<u64>,
     stats: Arc<ConnectorStats>,
     task: usize,
     /// When the last acknowledgement came, or nothing was under way.
@@ -125,7 +132,6 @@ impl SourceLoop {
                 connector: setup.connector.to_string(),
                 task: setup.task,
             }),
-            lettered: BTreeSet::new(),
             stats: Arc::clone(&setup.stats),
             task: setup.task,
             acked_at: Instant::now(),
@@ -135,14 +141,14 @@ impl SourceLoop {
     }
 
     async fn run(&mut self, setup: &mut TaskSetup, task: &mut dyn SourceTask) -> Result<()> {
-        let cancel = setup.cancel.clone();
+        let stop = setup.stop.clone();
         let mut failed_polls = 0;
         loop {
             let paused = *setup.paused.borrow();
             let wait = self.next_store();
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Ok(()),
+                () = stop.asked() => return Ok(()),
                 changed = setup.paused.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -171,7 +177,7 @@ impl SourceLoop {
                         tracing::warn!(task = setup.id(), "polling, trying again: {}", error.full());
                         let wait = after.unwrap_or_else(|| setup.framework.retry.outage_pause(failed_polls));
                         failed_polls += 1;
-                        if pause(&cancel, wait).await.is_err() {
+                        if pause(stop.token(), wait).await.is_err() {
                             return Ok(());
                         }
                     }
@@ -188,13 +194,13 @@ impl SourceLoop {
     fn take_acks(&mut self) -> Result<()> {
         let mut tokens = std::mem::take(&mut self.tokens);
         let result = self.acks.take(&mut tokens);
-        let mut letters = 0;
         for token in &tokens {
-            self.tracker.acknowledged(*token);
-            letters += u64::from(self.lettered.remove(token));
+            self.tracker.acknowledged(token >> 1);
         }
         // What is only queued does not count: the log may never take it.
-        self.stats.records.inc_by((tokens.len() as u64).saturating_sub(letters));
+        let letters = tokens.iter().filter(|token| is_letter(**token)).count() as u64;
+        self.stats.dead_letters.inc_by(letters);
+        self.stats.records.inc_by(tokens.len() as u64 - letters);
         if !tokens.is_empty() {
             self.acked_at = Instant::now();
             if std::mem::take(&mut self.stalled) {
@@ -202,8 +208,7 @@ impl SourceLoop {
             }
         }
         self.tokens = tokens;
-        result
-            .map_err(|(token, error)| if self.lettered.contains(&token) { unwritable(&error) } else { error })
+        result.map_err(|(token, error)| if is_letter(token) { unwritable(&error) } else { error })
     }
 
     /// The client tries for ever, so a log that takes nothing, such as one with a full disk, is no error; it must show.
@@ -224,11 +229,10 @@ impl SourceLoop {
         let positions = self.tracker.take_ready();
         failpoint::hit("runtime.source.after_data_ack");
         self.stored_at = Instant::now();
-        let producer = Arc::clone(&self.producer);
         let shared = Arc::clone(&setup.shared);
         let connector = Arc::clone(&setup.connector);
         self.storing = Some(Box::pin(async move {
-            let written = shared.stores.offsets.write(&*producer, &connector, &positions).await;
+            let written = shared.stores.offsets.write(&connector, &positions).await;
             written.map_err(|e| e.context("storing a position"))?;
             Ok(positions)
         }));
@@ -247,7 +251,7 @@ impl SourceLoop {
             positions.push(source.position);
             records.extend(source.record.map(|record| (index, record)));
         }
-        let passed = self.steps.apply(records, &setup.stats, &setup.cancel).await?;
+        let passed = self.steps.apply(records, &setup.stats, setup.stop.token()).await?;
         let mut outputs: Vec<(usize, ProducerRecord)> = Vec::with_capacity(passed.records.len());
         for (index, record, failure) in passed.failed {
             let letter = self.letter(setup, &record, behind(&positions, index), failure).await?;
@@ -256,7 +260,7 @@ impl SourceLoop {
         // The log may be away, and a stop must not wait for it. Nothing of the batch is under way yet.
         tokio::select! {
             biased;
-            () = setup.cancel.cancelled() => return Err(Error::cancelled()),
+            () = setup.stop.asked() => return Err(Error::cancelled()),
             prepared = self.prepare(setup, &passed.records) => prepared?,
         }
         let mut bytes = 0;
@@ -357,14 +361,13 @@ impl SourceLoop {
                     .await
                     .map_err(|error| unwritable(&error))?;
                 log_failure(setup, &what, &failure, "written to the dead letter topic");
-                setup.stats.dead_letters.inc();
                 let origin = Origin::Source { topic: &record.topic, position };
                 Ok(Some(letters.of_record(record, &origin, &failure)))
             }
         }
     }
 
-    /// Gives each output the token of its input.
+    /// Gives each output the token of its input, and whether it is a dead letter as the lowest bit.
     fn number(
         &mut self,
         outputs: Vec<(usize, ProducerRecord)>,
@@ -380,10 +383,9 @@ impl SourceLoop {
             let parts = u32::try_from(numbered.len() - from).unwrap_or(u32::MAX);
             let token = self.tracker.submit(parts, position);
             for (slot, record) in &mut numbered[from..] {
-                *slot = token;
-                if self.letters.as_ref().is_some_and(|letters| Arc::ptr_eq(&letters.topic, &record.topic)) {
-                    self.lettered.insert(token);
-                }
+                let letters = self.letters.as_ref();
+                let letter = letters.is_some_and(|letters| Arc::ptr_eq(&letters.topic, &record.topic));
+                *slot = token << 1 | u64::from(letter);
             }
         }
         numbered
@@ -398,7 +400,7 @@ impl SourceLoop {
         loop {
             tokio::select! {
                 biased;
-                () = setup.cancel.cancelled() => return Err(Error::cancelled()),
+                () = setup.stop.asked() => return Err(Error::cancelled()),
                 result = &mut sending => return result,
                 () = self.acks.changed() => self.take_acks()?,
                 _ = self.tick.tick() => self.watch_acks(),
@@ -408,19 +410,45 @@ impl SourceLoop {
 
     /// An orderly stop: wait for what is under way, store the position, tell the task.
     async fn finish(&mut self, setup: &TaskSetup, task: &mut dyn SourceTask) -> Result<()> {
-        self.producer.flush(FLUSH_WITHIN).await?;
+        let most = if self.stalled { STALLED_FLUSH } else { FLUSH_WITHIN };
+        if let Err(error) = self.producer.flush(setup.stop.share(most)).await {
+            tracing::warn!(task = setup.id(), "what is under way will be repeated: {}", error.full());
+        }
         self.take_acks()?;
-        if let Some(storing) = self.storing.take() {
-            let positions = storing.await?;
-            self.on_stored(positions, task).await?;
-        }
-        if self.tracker.has_ready() {
-            self.store(setup);
-            let stored = stored(&mut self.storing).await?;
-            self.on_stored(stored, task).await?;
-        }
-        Ok(())
+        let result = setup.stop.within(most, self.store_rest(setup, task)).await;
+        result.inspect_err(|error| {
+            tracing::warn!(task = setup.id(), "the last position was not stored: {}", error.full());
+        })
     }
+
+    async fn store_rest(&mut self, setup: &TaskSetup, task: &mut dyn SourceTask) -> Result<()> {
+        loop {
+            if self.storing.is_some() {
+                let positions = stored(&mut self.storing).await?;
+                self.on_stored(positions, task).await?;
+            } else if self.tracker.has_ready() {
+                self.store(setup);
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// After a failure: what is under way shall not arrive behind what the next run writes.
+    async fn settle(&mut self, setup: &TaskSetup) {
+        let most = if self.stalled { STALLED_FLUSH } else { FLUSH_WITHIN };
+        tokio::select! {
+            () = setup.stop.overdue() => {}
+            flushed = self.producer.flush(most) => if let Err(error) = flushed {
+                tracing::warn!(task = setup.id(), "some records may come late, as repeats: {}", error.full());
+            },
+        }
+    }
+}
+
+/// Of what [`SourceLoop::number`] gave out.
+fn is_letter(token: u64) -> bool {
+    token & 1 == 1
 }
 
 /// The position of a record: its own, or the next one behind it, since not every record carries one.
