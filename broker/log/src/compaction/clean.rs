@@ -123,10 +123,17 @@ impl Cleaner<'_> {
         build(builder).map(Fate::Rewrite)
     }
 
-    /// The last batch of a producer stays without its records, so that sequence and epoch are known after a restart.
+    /// The last batch of a producer stays without its records, so that sequence and epoch are known after a restart. What
+    /// was appended behind the part that is compacted does not count: it may not be on disk yet.
     fn fate_of_empty(&self, header: &BatchHeader, records: usize) -> Result<Fate> {
-        let last = self.producers.get(&header.producer_id).filter(|_| header.has_producer_id());
-        if last != Some(&header.last_offset()) {
+        let is_last = self.producers.get(&header.producer_id).is_some_and(|last| {
+            match self.map.last_of(header.producer_id) {
+                _ if header.next_offset() > self.map.end() => true,
+                Some(last) => header.last_offset() == last,
+                None => header.last_offset() == *last || *last >= self.map.end(),
+            }
+        });
+        if !is_last {
             return Ok(Fate::Drop);
         }
         if records == 0 {

@@ -1,4 +1,4 @@
-//! The last offset of each key in the dirty part of a log, as far as memory allows.
+//! The last offset of each key, and of each producer, in the dirty part of a log, as far as memory allows.
 
 use std::collections::HashMap;
 
@@ -17,6 +17,8 @@ const MAX_DECOMPRESSED: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct KeyMap {
     offsets: HashMap<Box<[u8]>, i64>,
+    /// The last offset of each producer in the dirty part.
+    producers: HashMap<i64, i64>,
     bytes: usize,
     end: i64,
 }
@@ -24,7 +26,8 @@ pub(super) struct KeyMap {
 impl KeyMap {
     /// Reads the batches from `start` on until the keys take more than `max_bytes`, at least one batch.
     pub(super) fn build(segments: &[(Sealed, i64)], start: i64, max_bytes: usize) -> Result<Self> {
-        let mut map = Self { offsets: HashMap::new(), bytes: 0, end: start };
+        let (offsets, producers) = Default::default();
+        let mut map = Self { offsets, producers, bytes: 0, end: start };
         for (segment, segment_end) in segments.iter().filter(|(_, end)| *end > start) {
             let mut scan = segment.scan(segment.position_for(start), true);
             loop {
@@ -32,6 +35,11 @@ impl KeyMap {
                     Step::Batch { header, bytes, .. } if header.last_offset() >= start => {
                         if let Some(records) = decode(bytes).filter(|_| !header.is_control()) {
                             records.into_iter().for_each(|r| map.insert(r));
+                        }
+                        if header.has_producer_id()
+                            && map.producers.insert(header.producer_id, header.last_offset()).is_none()
+                        {
+                            map.bytes += OVERHEAD;
                         }
                         map.end = header.next_offset();
                         if map.bytes > max_bytes {
@@ -64,6 +72,11 @@ impl KeyMap {
     /// The map knows everything from the dirty start to here.
     pub(super) fn end(&self) -> i64 {
         self.end
+    }
+
+    /// The last offset of a producer between the dirty start and [`Self::end`].
+    pub(super) fn last_of(&self, producer_id: i64) -> Option<i64> {
+        self.producers.get(&producer_id).copied()
     }
 
     /// Whether a later record with the same key is known. Records without a key are never superseded.
