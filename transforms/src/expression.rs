@@ -5,6 +5,7 @@
 //! expression is a bad record; `has(value.field)` asks whether a field is there.
 
 mod names;
+mod projection;
 mod view;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +15,7 @@ use aqueduct_core::{Error, Record, Result};
 use cel::common::value::Val;
 use cel::{Context, Env, Program, Value as Cel};
 
+use projection::Projection;
 use view::Variables;
 
 /// A checked expression.
@@ -23,6 +25,8 @@ pub(crate) struct Expression {
     uses_value: bool,
     uses_key: bool,
     uses_headers: bool,
+    /// What of the value is looked into, where that is less than all.
+    projection: Option<Projection>,
 }
 
 impl Expression {
@@ -33,13 +37,15 @@ impl Expression {
         let uses = |name: &str| references.has_variable(name);
         let (uses_value, uses_key, uses_headers) = (uses("value"), uses("key"), uses("headers"));
         drop(references);
-        Ok(Self { program, env: Arc::clone(env), uses_value, uses_key, uses_headers })
+        let projection = Projection::of(program.expression());
+        Ok(Self { program, env: Arc::clone(env), uses_value, uses_key, uses_headers, projection })
     }
 
     /// What it gives for this record, as `read` takes it.
     pub(crate) fn eval<T>(&self, record: &mut Record, read: impl FnOnce(&dyn Val) -> Result<T>) -> Result<T> {
         // Decodes what the expression looks into, and nothing else.
-        if self.uses_value {
+        let projected = self.projection.as_ref().and_then(|projection| projection.read(&record.value));
+        if self.uses_value && projected.is_none() {
             record.value.value()?;
         }
         if self.uses_key {
@@ -48,7 +54,7 @@ impl Expression {
         if self.uses_headers {
             record.headers.iter_mut().try_for_each(|header| header.value.value().map(drop))?;
         }
-        let variables = Variables { record };
+        let variables = Variables { record, projected: projected.as_ref() };
         let mut context = Context::with_env(Arc::clone(&self.env));
         context.set_variable_resolver(&variables);
         match Cel::resolve_val(self.program.expression(), &context) {

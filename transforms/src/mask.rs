@@ -8,6 +8,7 @@
 //! schema too.
 
 mod method;
+mod spliced;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use aqueduct_core::{Error, FieldPath, Locator, Record, Result, SchemaCache, Sche
 
 use crate::nulls::{self, Nulls};
 use method::Method;
+use spliced::Splice;
 
 /// The factory of `mask`.
 pub struct Mask {
@@ -81,8 +83,10 @@ impl Mask {
             return Err(wrong("fields", "the list is empty; name the fields to mask".into()));
         }
         let fields = fields.iter().map(|field| FieldPath::parse(field).map_err(|why| wrong("fields", why)));
+        let fields = fields.collect::<Result<Vec<_>>>()?;
         Ok(MaskStep {
-            fields: fields.collect::<Result<_>>()?,
+            splice: Splice::new(&fields),
+            fields,
             method: Method::new(&values)?,
             ignore_missing: values.text("missing")? == "ignore",
             nulls: Nulls::from(&values)?,
@@ -117,6 +121,7 @@ impl TransformFactory for Mask {
 
 struct MaskStep {
     fields: Vec<FieldPath>,
+    splice: Splice,
     method: Method,
     ignore_missing: bool,
     nulls: Nulls,
@@ -150,6 +155,12 @@ impl MaskStep {
         let (fields, method, ignore) = (&self.fields, &self.method, self.ignore_missing);
         let schema = record.value.schema().cloned();
         let plan = self.plans.get(schema.as_ref(), |schema| Plan::new(fields, method, schema, ignore))?;
+        if let Some(text) = record.value.as_json()
+            && let Some(masked) = self.splice.mask(plan, method, schema.as_ref(), text, ignore)?
+        {
+            record.value = masked;
+            return Ok(());
+        }
         let value = record.value.value_mut()?;
         self.replaced.clear();
         for (path, locator) in fields.iter().zip(&plan.fields) {

@@ -61,6 +61,12 @@ fn unknown_fields_are_ignored_and_order_does_not_matter() {
 }
 
 #[test]
+fn of_a_key_that_stands_twice_the_last_value_counts() {
+    let value = decode(&Bytes::from_static(br#"{"a":1,"b":2,"a":3}"#), None).expect("decodes");
+    assert_eq!(value, Value::Map(vec![("a".into(), Value::Int64(3)), ("b".into(), Value::Int64(2))]));
+}
+
+#[test]
 fn schemas_survive_their_json_form() {
     let schema = row();
     let back = schema_from_json(&schema_to_json(&schema)).expect("reads");

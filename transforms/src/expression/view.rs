@@ -17,13 +17,18 @@ use cel::context::VariableResolver;
 /// The variables of a condition. What the condition looks into is decoded before.
 pub(super) struct Variables<'r> {
     pub(super) record: &'r Record,
+    /// What stands for the value, where it is not decoded as a whole.
+    pub(super) projected: Option<&'r Value>,
 }
 
 impl VariableResolver for Variables<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         let record = self.record;
         Some(match variable {
-            "value" => datum(&record.value)?,
+            "value" => match self.projected {
+                Some(value) => CowVal::Owned(convert(value, record.value.schema().map(|schema| &**schema))),
+                None => datum(&record.value)?,
+            },
             "key" => datum(&record.key)?,
             "headers" => CowVal::owned(Entries::new(Source::Headers(record))),
             "topic" => CowVal::owned(CelString::from(&*record.topic)),

@@ -109,3 +109,63 @@ fn a_wrong_config_says_what_to_do() {
     check(&[("fields", "a..b"), ("method", "null")], "not a path");
     check(&[("fields", "a"), ("method", "hsah")], "did you mean `hash`?");
 }
+
+/// A row with fields of every kind that masking treats apart.
+fn schema() -> aqueduct_core::SchemaRef {
+    let text = |optional: bool| {
+        let schema = Schema::new(Type::String);
+        if optional { schema.optional() } else { schema }.shared()
+    };
+    let inner = Schema::structure("inner", vec![Field::new("email", text(true))]).optional().shared();
+    let fields = vec![
+        Field::new("id", Schema::new(Type::Int64).shared()),
+        Field::new("email", text(true)),
+        Field::new("amount", logical::decimal_schema(2).optional().shared()),
+        Field::new("inner", inner),
+    ];
+    Schema::structure("row", fields).shared()
+}
+
+#[test]
+fn text_and_decoded_values_are_masked_alike() {
+    let rows = [
+        r#"{"id":1,"email":"a@b.c","amount":1.50,"inner":{"email":"d@e.f"}}"#,
+        r#"{ "inner" : { "email" : "q\"\u00fc" } , "amount":-0.05,"email":"gr\u00fcn","id":1 }"#,
+        r#"{"id":1,"email":null,"amount":null,"inner":null}"#,
+        r#"{"id":1,"email":"","amount":12345678901234567890.10,"inner":{"email":null}}"#,
+        r#"{"id":1}"#,
+    ];
+    for method in ["hash", "hmac", "redact", "partial", "null"] {
+        let config = [
+            ("fields", "email, amount, inner.email"),
+            ("method", method),
+            ("salt", "s"),
+            ("missing", "ignore"),
+        ];
+        for row in rows {
+            for schema in [None, Some(schema())] {
+                let untouched = Datum::json(schema.clone(), Bytes::from_static(row.as_bytes()));
+                let mut decoded = untouched.clone();
+                decoded.value().expect("valid");
+                let mask = |datum| match one(&mut step(&config), Record::new("t".into(), datum)) {
+                    Outcome::Keep(record) => record.value,
+                    other => panic!("kept expected, got {other:?}"),
+                };
+                let (mut spliced, mut expect) = (mask(untouched), mask(decoded));
+                assert_eq!(spliced.schema(), expect.schema(), "{method} {row}");
+                assert_eq!(spliced.value().expect("valid"), expect.value().expect("valid"), "{method} {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_masked_field_stays_text_only_where_it_is_plain() {
+    let mut step = step(&[("fields", "email"), ("method", "redact")]);
+    let Outcome::Keep(plain) = one(&mut step, record(r#"{"id":1.0,"email":"x"}"#)) else { panic!("kept") };
+    assert_eq!(plain.value.as_json().map(|text| &text[..]), Some(&br#"{"id":1.0,"email":"***"}"#[..]));
+    // An escape in the key, and a key that stands twice: nothing of it may come through.
+    for row in [r#"{"\u0065mail":"secret"}"#, r#"{"email":"secret","email":"secret"}"#] {
+        assert!(!text(one(&mut step, record(row))).contains("secret"), "{row}");
+    }
+}
