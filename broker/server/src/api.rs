@@ -4,6 +4,7 @@
 mod cluster;
 mod codes;
 mod configs;
+mod error_codes;
 mod fetch;
 mod group_offsets;
 mod groups;
@@ -13,17 +14,22 @@ mod produce;
 mod topics;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use aqueduct_wire::Reader;
 use aqueduct_wire::frame::{RequestHeader, encode_response};
 use aqueduct_wire::message::{Message, RequestMessage};
 use aqueduct_wire::messages::ApiKey;
+use aqueduct_wire::{ByteString, Reader};
 
+use crate::metrics::{Held, Metrics, Trace};
 use crate::net::{Answer, Peer, Reply, Service};
 use crate::node::Node;
+use error_codes::ErrorCodes;
 
 /// The service behind the Kafka listener.
 pub(crate) struct Api {
@@ -36,14 +42,24 @@ pub(crate) struct Ask {
     pub(crate) api: ApiKey,
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
-    pub(crate) client_id: String,
+    pub(crate) client_id: ByteString,
     pub(crate) peer: Peer,
+    metrics: Arc<Metrics>,
 }
 
 impl Ask {
-    fn frame<M: Message>(&self, response: &M) -> Result<Vec<Bytes>, String> {
+    fn frame<M: Message + ErrorCodes>(&self, response: &M) -> Result<Vec<Bytes>, String> {
+        response.each_code(&mut |code| {
+            if code != 0 {
+                self.metrics.error(self.api, code);
+            }
+        });
         match encode_response(self.api, self.version, self.correlation_id, response) {
-            Ok(frame) => Ok(frame.into_chunks()),
+            Ok(frame) => {
+                let chunks = frame.into_chunks();
+                self.metrics.response_bytes(chunks.iter().map(Bytes::len).sum());
+                Ok(chunks)
+            }
             Err(error) => {
                 Err(format!("the answer to {:?} v{} cannot be encoded: {error}", self.api, self.version))
             }
@@ -51,14 +67,14 @@ impl Ask {
     }
 
     /// The answer as it goes out.
-    fn reply<M: Message>(&self, response: &M) -> Reply {
+    fn reply<M: Message + ErrorCodes>(&self, response: &M) -> Reply {
         match self.frame(response) {
             Ok(frame) => Reply::Frame(frame),
             Err(reason) => Reply::Close(reason),
         }
     }
 
-    fn answer<M: Message>(&self, response: &M) -> Answer {
+    fn answer<M: Message + ErrorCodes>(&self, response: &M) -> Answer {
         match self.frame(response) {
             Ok(frame) => Answer::Now(frame),
             Err(reason) => Answer::Close(reason),
@@ -71,12 +87,15 @@ impl Api {
         Self { node }
     }
 
-    fn now<R: RequestMessage>(
+    fn now<R>(
         &self,
         ask: &Ask,
         mut reader: Reader,
         handle: impl FnOnce(&Node, &Ask, R) -> R::Response,
-    ) -> Answer {
+    ) -> Answer
+    where
+        R: RequestMessage<Response: ErrorCodes>,
+    {
         match R::decode(&mut reader, ask.version) {
             Ok(request) => ask.answer(&handle(&self.node, ask, request)),
             Err(error) => malformed(ask, &error),
@@ -85,7 +104,7 @@ impl Api {
 
     fn later<R, F>(&self, ask: Ask, mut reader: Reader, handle: impl FnOnce(Arc<Node>, Ask, R) -> F) -> Answer
     where
-        R: RequestMessage,
+        R: RequestMessage<Response: ErrorCodes>,
         F: Future<Output = R::Response> + Send + 'static,
     {
         match R::decode(&mut reader, ask.version) {
@@ -135,7 +154,7 @@ impl Api {
 }
 
 impl Service for Api {
-    fn call(&self, frame: Bytes, peer: &Peer) -> Answer {
+    fn call(&self, frame: Bytes, peer: &Peer, arrived: Instant) -> Answer {
         let size = frame.len();
         let mut reader = Reader::new(frame);
         let header = match RequestHeader::decode(&mut reader) {
@@ -148,14 +167,16 @@ impl Service for Api {
                 header.api_key
             ));
         };
+        let metrics = &self.node.metrics;
         let ask = Ask {
             api,
             version: header.api_version,
             correlation_id: header.correlation_id,
-            client_id: header.client_id.as_deref().unwrap_or_default().to_owned(),
+            client_id: header.client_id.unwrap_or_default(),
             peer: peer.clone(),
+            metrics: Arc::clone(metrics),
         };
-        self.node.metrics.request(api, size);
+        metrics.request(api, size);
         if !api.versions().contains(&ask.version) {
             if api == ApiKey::ApiVersions {
                 return cluster::unsupported_api_versions(&ask);
@@ -165,7 +186,45 @@ impl Service for Api {
                 ask.version
             ));
         }
-        self.dispatch(ask, reader)
+        let mut trace = Trace::new(ask.clone(), arrived);
+        let answer = trace.work(|| self.dispatch(ask, reader));
+        match answer {
+            Answer::Later(answer) => {
+                Answer::Later(Box::pin(Traced { answer, trace, metrics: Arc::clone(metrics) }))
+            }
+            Answer::Now(_) | Answer::Close(_) => {
+                metrics.answered(&trace);
+                answer
+            }
+        }
+    }
+
+    fn connected(&self) -> Held {
+        self.node.metrics.connection_opened()
+    }
+
+    fn refused(&self) {
+        self.node.metrics.connection_refused();
+    }
+}
+
+/// An answer that is awaited, and the time it takes.
+struct Traced {
+    answer: Pin<Box<dyn Future<Output = Reply> + Send>>,
+    trace: Trace,
+    metrics: Arc<Metrics>,
+}
+
+impl Future for Traced {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        let Self { answer, trace, metrics } = &mut *self;
+        let polled = trace.work(|| answer.as_mut().poll(context));
+        if polled.is_ready() {
+            metrics.answered(trace);
+        }
+        polled
     }
 }
 

@@ -16,14 +16,14 @@ use uuid::Uuid;
 use aqueduct_log::{Disk, LogDir, LogDirOptions, LogError, RealDisk};
 
 use crate::api::Api;
-use crate::clock::wall_ms;
+use crate::clock::{SteadyClock, wall_ms};
 use crate::config::{BrokerConfig, ConfigError, HostPort};
 use crate::coord::{Coordinator, OFFSETS_TOPIC};
 use crate::meta::controller;
 use crate::meta::image::Image;
 use crate::meta::records::BrokerRecord;
 use crate::meta::{ChangeError, Meta, MetaError};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Sources};
 use crate::net;
 use crate::node::Node;
 use crate::partition::Partitions;
@@ -111,7 +111,9 @@ impl Broker {
             meta,
             partitions,
             coordinator,
-            metrics: Metrics::default(),
+            metrics: Arc::new(Metrics::new(Duration::from_millis(config.slow_request_ms))),
+            clock: SteadyClock::new(),
+            fetch_sessions: Arc::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
             names: Arc::default(),
@@ -282,7 +284,13 @@ impl Handle {
 
     /// Adds the broker's metrics to a registry, under `aqueduct_broker_`.
     pub fn register_metrics(&self, registry: &mut Registry) {
-        self.node.metrics.register(registry, Arc::clone(&self.dir), Arc::clone(&self.node.partitions));
+        let sources = Sources {
+            dir: Arc::clone(&self.dir),
+            partitions: Arc::clone(&self.node.partitions),
+            coordinator: Arc::clone(&self.node.coordinator),
+            fetch_sessions: Arc::clone(&self.node.fetch_sessions),
+        };
+        self.node.metrics.register(registry, sources);
     }
 
     /// Stops: no new connections, answers under way are sent until `deadline` is over, everything is flushed, and the

@@ -31,6 +31,9 @@ pub struct BrokerConfig {
     pub offsets_partitions: i32,
     /// Topic settings, by Kafka's names, for topics that do not set them.
     pub topic_defaults: BTreeMap<String, String>,
+    /// Requests that take longer are logged, at most one a second, with where their time went. 0 for none. Waiting that
+    /// the client asked for (fetches, rebalances) does not count.
+    pub slow_request_ms: u64,
     /// Damaged partitions (`orders-0`) that this start cuts where the damage begins, keeping what it cuts. A decision
     /// for one start, so no setting of the file.
     #[serde(skip)]
@@ -52,6 +55,7 @@ impl Default for BrokerConfig {
             default_partitions: 1,
             offsets_partitions: 8,
             topic_defaults: BTreeMap::new(),
+            slow_request_ms: 1_000,
             repair_partitions: Vec::new(),
             groups: GroupConfig::default(),
             limits: Limits::default(),

@@ -9,6 +9,7 @@ mod broker;
 mod clock;
 pub mod config;
 pub mod coord;
+mod fetch_sessions;
 pub mod meta;
 mod metrics;
 mod net;

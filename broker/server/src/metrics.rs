@@ -1,40 +1,152 @@
-//! Counters for Prometheus: requests and bytes as they pass, the log's own at each scrape.
+//! What the broker counts, for Prometheus: requests as they pass, the rest when it is asked for.
+//! Invariants: the request path takes no lock but for errors; the number of series is bounded; `docs/metrics.md` lists
+//! every name, which a test compares.
 
-use std::fmt;
+mod collect;
+mod slow;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use aqueduct_log::{FSYNC_BUCKETS_US, LogCounters, LogDir};
+use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::ApiKey;
 
-use crate::partition::Partitions;
+pub(crate) use collect::Sources;
+pub(crate) use slow::{SlowRequests, Trace};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ApiLabel {
+struct ErrorLabels {
     api: &'static str,
+    code: &'static str,
+}
+
+/// Upper bounds of the buckets of request times.
+const TIMES: [Duration; 16] = [
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+/// Counts per bucket, not cumulated; the last one is everything above.
+#[derive(Debug, Default)]
+struct Times {
+    buckets: [AtomicU64; TIMES.len() + 1],
+    micros: AtomicU64,
+}
+
+impl Times {
+    fn observe(&self, time: Duration) {
+        let at = TIMES.partition_point(|bound| *bound < time);
+        self.buckets[at].fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// What is counted of one API.
+#[derive(Debug, Default)]
+struct PerApi {
+    requests: AtomicU64,
+    times: Times,
 }
 
 /// What the request path counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
-    requests: Family<ApiLabel, Counter>,
+    /// In the order of [`ApiKey::ALL`].
+    apis: Vec<PerApi>,
+    errors: Family<ErrorLabels, Counter>,
     request_bytes: Counter,
+    response_bytes: Counter,
     produced_bytes: Counter,
     fetched_bytes: Counter,
+    connections: Gauge,
+    connections_opened: Counter,
+    connections_refused: Counter,
+    fetches_waiting: Gauge,
+    pub(crate) slow: SlowRequests,
+}
+
+/// Counts one while it lives.
+pub(crate) struct Held(Gauge);
+
+impl Held {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
+    /// Requests that take longer than `slow` are logged; zero for none.
+    pub(crate) fn new(slow: Duration) -> Self {
+        Self {
+            apis: ApiKey::ALL.iter().map(|_| PerApi::default()).collect(),
+            errors: Family::default(),
+            request_bytes: Counter::default(),
+            response_bytes: Counter::default(),
+            produced_bytes: Counter::default(),
+            fetched_bytes: Counter::default(),
+            connections: Gauge::default(),
+            connections_opened: Counter::default(),
+            connections_refused: Counter::default(),
+            fetches_waiting: Gauge::default(),
+            slow: SlowRequests::new(slow),
+        }
+    }
+
+    fn of(&self, api: ApiKey) -> Option<&PerApi> {
+        ApiKey::ALL.binary_search(&api).ok().and_then(|at| self.apis.get(at))
+    }
+
     pub(crate) fn request(&self, api: ApiKey, bytes: usize) {
-        self.requests.get_or_create(&ApiLabel { api: api.name() }).inc();
+        if let Some(of) = self.of(api) {
+            of.requests.fetch_add(1, Ordering::Relaxed);
+        }
         self.request_bytes.inc_by(bytes as u64);
+    }
+
+    /// A request has its answer.
+    pub(crate) fn answered(&self, trace: &Trace) {
+        if let Some(of) = self.of(trace.api()) {
+            of.times.observe(trace.total());
+        }
+        self.slow.look_at(trace);
+    }
+
+    pub(crate) fn response_bytes(&self, bytes: usize) {
+        self.response_bytes.inc_by(bytes as u64);
+    }
+
+    /// An error code in an answer.
+    pub(crate) fn error(&self, api: ApiKey, code: i16) {
+        let labels = ErrorLabels { api: api.name(), code: ErrorCode::from_code(code).name() };
+        self.errors.get_or_create(&labels).inc();
     }
 
     pub(crate) fn bytes_in(&self, bytes: usize) {
@@ -45,105 +157,60 @@ impl Metrics {
         self.fetched_bytes.inc_by(bytes as u64);
     }
 
+    /// A fetch waits for data while this lives.
+    pub(crate) fn fetch_waits(&self) -> Held {
+        Held::new(&self.fetches_waiting)
+    }
+
+    pub(crate) fn connection_opened(&self) -> Held {
+        self.connections_opened.inc();
+        Held::new(&self.connections)
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
     /// Adds everything to a registry; names begin with `aqueduct_broker_`.
-    pub(crate) fn register(&self, registry: &mut Registry, dir: Arc<LogDir>, partitions: Arc<Partitions>) {
+    pub(crate) fn register(self: &Arc<Self>, registry: &mut Registry, sources: Sources) {
         let registry = registry.sub_registry_with_prefix("aqueduct_broker");
-        registry.register("requests", "Kafka requests, by API", self.requests.clone());
-        registry.register("request_bytes", "Bytes of Kafka requests", self.request_bytes.clone());
-        registry.register(
-            "produced_bytes",
-            "Bytes of record batches in produce requests",
-            self.produced_bytes.clone(),
-        );
-        registry.register(
-            "fetched_bytes",
-            "Bytes of record batches in fetch answers",
-            self.fetched_bytes.clone(),
-        );
-        registry.register_collector(Box::new(LogCollector { dir, partitions }));
-    }
-}
-
-/// Reads the log's counters when asked.
-struct LogCollector {
-    dir: Arc<LogDir>,
-    partitions: Arc<Partitions>,
-}
-
-impl fmt::Debug for LogCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogCollector").finish_non_exhaustive()
-    }
-}
-
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
-}
-
-impl Collector for LogCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let counters: &LogCounters = self.dir.counters();
-        let totals = [
-            ("appended_batches", "Record batches appended", &counters.appended_batches),
-            ("appended_bytes", "Bytes appended", &counters.appended_bytes),
-            ("duplicate_batches", "Replayed batches that were already there", &counters.duplicate_batches),
-            ("read_tail_bytes", "Bytes read from memory", &counters.read_bytes_tail),
-            ("read_disk_bytes", "Bytes read from files", &counters.read_bytes_disk),
-            ("deleted_segments", "Segments removed by retention", &counters.deleted_segments),
-            ("compactions", "Compactions done", &counters.compactions),
-            ("torn_tails", "Torn tails cut after a crash", &counters.torn_tails),
+        let counters = [
+            ("request_bytes", "Bytes of Kafka requests", &self.request_bytes),
+            ("response_bytes", "Bytes of Kafka answers", &self.response_bytes),
+            ("produced_bytes", "Bytes of record batches in produce requests", &self.produced_bytes),
+            ("fetched_bytes", "Bytes of record batches in fetch answers", &self.fetched_bytes),
+            ("connections_opened", "Connections accepted", &self.connections_opened),
+            ("connections_refused", "Connections refused for want of room", &self.connections_refused),
+            ("slow_requests", "Requests that took longer than `slow_request_ms`", self.slow.counter()),
         ];
-        for (name, help, counter) in totals {
-            let counter = ConstCounter::new(read(counter));
-            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
         }
-        self.encode_fsync(counters, &mut encoder)?;
-        self.encode_sizes(&mut encoder)
+        registry.register("connections", "Connections that are open", self.connections.clone());
+        registry.register("fetches_waiting", "Fetches that wait for data", self.fetches_waiting.clone());
+        registry.register("errors", "Error codes in answers, by API", self.errors.clone());
+        registry.register_collector(Box::new(collect::Requests(Arc::clone(self))));
+        registry.register_collector(Box::new(sources));
     }
 }
 
-impl LogCollector {
-    fn encode_fsync(
-        &self,
-        counters: &LogCounters,
-        encoder: &mut DescriptorEncoder<'_>,
-    ) -> Result<(), fmt::Error> {
-        let seconds = |micros: u64| micros as f64 / 1e6;
-        let bounds = FSYNC_BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> =
-            bounds.zip(&counters.fsync_buckets).map(|(bound, count)| (bound, read(count))).collect();
-        let (sum, count) = (seconds(read(&counters.fsync_micros)), read(&counters.fsyncs));
-        let help = "How long fsync took";
-        let mut metric = encoder.encode_descriptor("fsync_seconds", help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_fall_into_the_bucket_of_their_upper_bound() {
+        let times = Times::default();
+        for micros in [1, 100, 101, 9_999_999, 10_000_001] {
+            times.observe(Duration::from_micros(micros));
+        }
+        let counts: Vec<u64> = times.buckets.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        assert_eq!((counts[0], counts[1], counts[15], counts[16]), (2, 1, 1, 1));
     }
 
-    fn encode_sizes(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let topics = self.partitions.topics();
-        let mut total = 0;
-        let mut offline = 0;
-        {
-            let help = "Bytes of a topic's segments";
-            let mut family = encoder.encode_descriptor("log_bytes", help, None, MetricType::Gauge)?;
-            for topic in &topics {
-                let mut size = 0;
-                for replica in topic.partitions() {
-                    total += 1;
-                    offline += i64::from(replica.check_online().is_err());
-                    size += replica.log().map_or(0, |log| log.size());
-                }
-                let labels = [("topic", topic.name())];
-                let gauge = ConstGauge::new(i64::try_from(size).unwrap_or(i64::MAX));
-                gauge.encode(family.encode_family(&labels)?)?;
-            }
-        }
-        for (name, help, value) in [
-            ("partitions", "Partitions led by this broker", total),
-            ("offline_partitions", "Partitions that cannot be served", offline),
-        ] {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
-        }
-        Ok(())
+    #[test]
+    fn every_api_is_found() {
+        let metrics = Metrics::new(Duration::ZERO);
+        assert!(ApiKey::ALL.iter().all(|api| metrics.of(*api).is_some()));
     }
 }

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::clock::SteadyClock;
 use crate::config::{BrokerConfig, HostPort};
 use crate::coord::{Coordinator, OFFSETS_TOPIC};
+use crate::fetch_sessions::Sessions;
 use crate::meta::controller::{self, ConfigChange, NewTopic, Policy};
 use crate::meta::image::Topic;
 use crate::meta::{ChangeError, Meta, MetaError};
@@ -30,7 +32,9 @@ pub(crate) struct Node {
     pub(crate) meta: Meta,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) coordinator: Arc<Coordinator>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: SteadyClock,
+    pub(crate) fetch_sessions: Arc<parking_lot::Mutex<Sessions>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     /// Held for reading while topics are made, for writing while one is deleted, its offsets included: a topic never
@@ -91,7 +95,11 @@ impl Node {
         self.to_the_end(move |node| async move { node.create(topic, validate_only).await }).await
     }
 
-    async fn create(self: &Arc<Self>, topic: NewTopic, validate_only: bool) -> Result<Arc<Topic>, ChangeError> {
+    async fn create(
+        self: &Arc<Self>,
+        topic: NewTopic,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, ChangeError> {
         let policy = self.policy();
         let name = topic.name.clone();
         let _names = self.names.read().await;

@@ -1,19 +1,18 @@
 //! Fetch: what is there at once, otherwise a wait for the high watermark.
-//! Sessions (KIP-227) are not kept: each answer says so by session id 0, and the client goes on with full requests.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use aqueduct_wire::error_code::ErrorCode;
-use aqueduct_wire::messages::{
-    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
-};
+use aqueduct_wire::messages::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use aqueduct_wire::record_set::RecordSet;
 
 use super::{Ask, codes};
+use crate::fetch_sessions::{Asked, Key, NO_SESSION, Plan, Seen, SessionError, TopicKey, Wanted};
 use crate::node::Node;
 use crate::partition::{FetchError, Read, Replica, Waiter};
 
@@ -23,42 +22,49 @@ const BY_ID: i16 = 13;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 struct Target {
+    wanted: Wanted,
     place: Result<Arc<Replica>, ErrorCode>,
-    offset: i64,
-    max_bytes: usize,
-    epoch: i32,
-    index: i32,
-}
-
-struct Topic {
-    answer: FetchableTopicResponse,
-    targets: Vec<Target>,
 }
 
 /// What one look at all partitions gave.
 struct Pass {
     bytes: usize,
     failed: bool,
-    topics: Vec<Vec<PartitionData>>,
+    partitions: Vec<PartitionData>,
+}
+
+/// What becomes of the session once everything has been read.
+enum Session {
+    None,
+    Open,
+    GoesOn(i32),
 }
 
 pub(super) async fn fetch(node: Arc<Node>, ask: Ask, request: FetchRequest) -> FetchResponse {
-    if request.session_id != 0 {
-        let error_code = ErrorCode::FetchSessionIdNotFound as i16;
-        return FetchResponse { error_code, ..FetchResponse::default() };
-    }
+    let by_id = ask.version >= BY_ID;
     let most = usize::try_from(request.max_bytes).unwrap_or(0).min(node.config.limits.fetch_max_bytes);
-    let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(most);
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(most);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
     let committed_only = request.isolation_level == 1;
-    let topics = targets(&node, &ask, request);
-    let look = || look(&topics, most, committed_only);
+    let plan = node.fetch_sessions.lock().begin(asked(request, by_id), node.clock.now());
+    let (session, wanted) = match plan {
+        Ok(Plan::Once(wanted)) => (Session::None, wanted),
+        Ok(Plan::Open(wanted)) => (Session::Open, wanted),
+        Ok(Plan::Changes(id, wanted)) => (Session::GoesOn(id), wanted),
+        Err(error) => {
+            let error_code = session_code(error) as i16;
+            return FetchResponse { error_code, ..FetchResponse::default() };
+        }
+    };
+    let targets: Vec<Target> = wanted.into_iter().map(|wanted| target(&node, wanted)).collect();
+    let look = || look(&targets, most, committed_only);
 
     let mut pass = look().await;
-    let enough = |pass: &Pass| pass.bytes >= wanted || pass.failed;
+    let enough = |pass: &Pass| pass.bytes >= min_bytes || pass.failed;
     if !enough(&pass) && !wait.is_zero() {
         let deadline = Instant::now() + wait;
-        let watch = Watch::new(&topics);
+        let _waiting = node.metrics.fetch_waits();
+        let watch = Watch::new(&targets);
         loop {
             // Looked at again after registering, so that nothing that came in between is missed.
             pass = look().await;
@@ -73,54 +79,120 @@ pub(super) async fn fetch(node: Arc<Node>, ask: Ask, request: FetchRequest) -> F
         }
     }
     node.metrics.bytes_out(pass.bytes);
-    let fill = |(topic, partitions): (Topic, Vec<PartitionData>)| FetchableTopicResponse {
-        partitions,
-        ..topic.answer
+    answer(&node, session, by_id, targets, pass.partitions)
+}
+
+fn asked(request: FetchRequest, by_id: bool) -> Asked {
+    let key = |name: &aqueduct_wire::ByteString, id: Uuid, partition| {
+        let topic = if by_id { TopicKey::Id(id) } else { TopicKey::Name(name.clone()) };
+        Key { topic, partition }
     };
-    let responses = topics.into_iter().zip(pass.topics).map(fill).collect();
-    FetchResponse { responses, ..FetchResponse::default() }
-}
-
-fn targets(node: &Node, ask: &Ask, request: FetchRequest) -> Vec<Topic> {
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let found = if ask.version >= BY_ID {
-            node.partitions.topic_by_id(topic.topic_id).ok_or(ErrorCode::UnknownTopicId)
-        } else {
-            node.partitions.topic(&topic.topic).ok_or(ErrorCode::UnknownTopicOrPartition)
-        };
-        let target = |partition: FetchPartition| Target {
-            place: found.as_ref().map_err(|code| *code).and_then(|topic| {
-                topic.partition(partition.partition).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
-            }),
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        wanted.extend(topic.partitions.iter().map(|partition| Wanted {
+            key: key(&topic.topic, topic.topic_id, partition.partition),
             offset: partition.fetch_offset,
-            max_bytes: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
-            epoch: partition.current_leader_epoch,
-            index: partition.partition,
-        };
-        let targets = topic.partitions.into_iter().map(target).collect();
-        let answer =
-            FetchableTopicResponse { topic: topic.topic, topic_id: topic.topic_id, ..Default::default() };
-        topics.push(Topic { answer, targets });
+            max_bytes: partition.partition_max_bytes,
+            leader_epoch: partition.current_leader_epoch,
+        }));
     }
-    topics
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        forgotten.extend(topic.partitions.iter().map(|index| key(&topic.topic, topic.topic_id, *index)));
+    }
+    Asked { session: request.session_id, epoch: request.session_epoch, wanted, forgotten, by_id }
 }
 
-async fn look(topics: &[Topic], most: usize, committed_only: bool) -> Pass {
-    let mut pass = Pass { bytes: 0, failed: false, topics: Vec::with_capacity(topics.len()) };
-    for topic in topics {
-        let mut partitions = Vec::with_capacity(topic.targets.len());
-        for target in &topic.targets {
-            partitions.push(look_at(target, most, committed_only, &mut pass).await);
+fn session_code(error: SessionError) -> ErrorCode {
+    match error {
+        SessionError::NotFound => ErrorCode::FetchSessionIdNotFound,
+        SessionError::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
+        SessionError::TopicIds => ErrorCode::FetchSessionTopicIdError,
+    }
+}
+
+fn target(node: &Node, wanted: Wanted) -> Target {
+    let topic = match &wanted.key.topic {
+        TopicKey::Id(id) => node.partitions.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+        TopicKey::Name(name) => node.partitions.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
+    };
+    let place = topic.and_then(|topic| {
+        topic.partition(wanted.key.partition).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
+    });
+    Target { wanted, place }
+}
+
+fn answer(
+    node: &Node,
+    session: Session,
+    by_id: bool,
+    targets: Vec<Target>,
+    partitions: Vec<PartitionData>,
+) -> FetchResponse {
+    let answered = targets.into_iter().map(|target| target.wanted).zip(partitions);
+    let (session_id, told) = match session {
+        Session::None => (NO_SESSION, answered.collect()),
+        Session::Open => {
+            let answered: Vec<_> = answered.collect();
+            let all = answered.iter().map(|(wanted, data)| (wanted.clone(), seen(data)));
+            let now = node.clock.now();
+            (node.fetch_sessions.lock().open(all, by_id, fresh_id, now), answered)
         }
-        pass.topics.push(partitions);
+        Session::GoesOn(id) => {
+            let answered: Vec<_> = answered.collect();
+            let all = answered.iter().map(|(wanted, data)| (&wanted.key, seen(data)));
+            let changed = node.fetch_sessions.lock().changed(id, all);
+            let told = answered.into_iter().zip(changed).filter(|(_, changed)| *changed);
+            (id, told.map(|(one, _)| one).collect())
+        }
+    };
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut last: Option<TopicKey> = None;
+    for (wanted, data) in told {
+        let topic = wanted.key.topic;
+        if last.as_ref() != Some(&topic) {
+            let mut answer = FetchableTopicResponse::default();
+            match &topic {
+                TopicKey::Name(name) => answer.topic = name.clone(),
+                TopicKey::Id(id) => answer.topic_id = *id,
+            }
+            responses.push(answer);
+            last = Some(topic);
+        }
+        if let Some(response) = responses.last_mut() {
+            response.partitions.push(data);
+        }
+    }
+    FetchResponse { session_id, responses, ..FetchResponse::default() }
+}
+
+fn seen(data: &PartitionData) -> Seen {
+    Seen {
+        error: data.error_code != 0,
+        has_records: data.records.as_ref().is_some_and(|records| !records.is_empty()),
+        high_watermark: data.high_watermark,
+        log_start: data.log_start_offset,
+    }
+}
+
+/// A number that other clients do not guess.
+fn fresh_id() -> i32 {
+    let (high, ..) = Uuid::new_v4().as_fields();
+    i32::try_from(high >> 1).unwrap_or(1)
+}
+
+async fn look(targets: &[Target], most: usize, committed_only: bool) -> Pass {
+    let mut pass = Pass { bytes: 0, failed: false, partitions: Vec::with_capacity(targets.len()) };
+    for target in targets {
+        let data = look_at(target, most, committed_only, &mut pass).await;
+        pass.partitions.push(data);
     }
     pass
 }
 
 async fn look_at(target: &Target, most: usize, committed_only: bool, pass: &mut Pass) -> PartitionData {
     let mut data = PartitionData {
-        partition_index: target.index,
+        partition_index: target.wanted.key.partition,
         aborted_transactions: committed_only.then(Vec::new),
         records: Some(RecordSet::EMPTY),
         high_watermark: -1,
@@ -135,10 +207,11 @@ async fn look_at(target: &Target, most: usize, committed_only: bool, pass: &mut 
         }
     };
     let room = most.saturating_sub(pass.bytes);
-    let read = match replica.check_epoch(target.epoch) {
+    let read = match replica.check_epoch(target.wanted.leader_epoch) {
         // The first batch comes even if it is larger than the limit; otherwise the client would be stuck.
         Ok(()) if room > 0 || pass.bytes == 0 => {
-            read(replica, target.offset, target.max_bytes.min(room)).await
+            let most = usize::try_from(target.wanted.max_bytes).unwrap_or(0).min(room);
+            read(replica, target.wanted.offset, most).await
         }
         Ok(()) => Ok(Vec::new()),
         Err(error) => Err(error),
@@ -179,19 +252,19 @@ async fn read(replica: &Arc<Replica>, offset: i64, max_bytes: usize) -> Result<V
 
 /// Registered with all partitions of a fetch, for as long as it lives.
 struct Watch<'a> {
-    topics: &'a [Topic],
+    targets: &'a [Target],
     waiter: Arc<Waiter>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(topics: &'a [Topic]) -> Self {
-        let watch = Self { topics, waiter: Arc::new(Waiter::default()) };
+    fn new(targets: &'a [Target]) -> Self {
+        let watch = Self { targets, waiter: Arc::new(Waiter::default()) };
         watch.replicas().for_each(|replica| replica.watch(&watch.waiter));
         watch
     }
 
     fn replicas(&self) -> impl Iterator<Item = &Arc<Replica>> {
-        self.topics.iter().flat_map(|topic| &topic.targets).filter_map(|target| target.place.as_ref().ok())
+        self.targets.iter().filter_map(|target| target.place.as_ref().ok())
     }
 }
 

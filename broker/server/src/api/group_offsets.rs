@@ -50,9 +50,11 @@ pub(super) async fn offset_commit(
         let name = name_of(&node, ask.version, &topic.name, topic.topic_id);
         for partition in topic.partitions {
             let index = partition.partition_index;
-            let found = name.as_ref().ok().and_then(|name| image.topic(name)).filter(|topic| {
-                usize::try_from(index).is_ok_and(|index| index < topic.partitions.len())
-            });
+            let found = name
+                .as_ref()
+                .ok()
+                .and_then(|name| image.topic(name))
+                .filter(|topic| usize::try_from(index).is_ok_and(|index| index < topic.partitions.len()));
             let code = match (&name, found) {
                 (Ok(name), Some(topic)) => {
                     ids.insert(name.clone(), topic.id);

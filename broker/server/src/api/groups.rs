@@ -76,7 +76,7 @@ pub(super) async fn join_group(node: Arc<Node>, ask: Ask, request: JoinGroupRequ
     // Kafka's form: whoever reads the log sees which client it is.
     let name = match &request.group_instance_id {
         Some(instance) => instance.to_string(),
-        None => ask.client_id.clone(),
+        None => ask.client_id.to_string(),
     };
     // Version 0 has one timeout for both.
     let rebalance = if ask.version == 0 { request.session_timeout_ms } else { request.rebalance_timeout_ms };
@@ -84,7 +84,7 @@ pub(super) async fn join_group(node: Arc<Node>, ask: Ask, request: JoinGroupRequ
         reply,
         member_id: request.member_id.to_string(),
         instance_id: owned(request.group_instance_id.as_ref()),
-        client_id: ask.client_id.clone(),
+        client_id: ask.client_id.to_string(),
         client_host: format!("/{}", ask.peer.address.ip()),
         rebalance_timeout_ms: rebalance,
         session_timeout_ms: request.session_timeout_ms,

@@ -142,11 +142,7 @@ pub(super) async fn delete_topics(
 }
 
 /// The topic that one part of a request means, by its name or its id.
-fn identify(
-    node: &Node,
-    states: &[DeleteTopicState],
-    at: usize,
-) -> Result<Arc<Topic>, (ErrorCode, String)> {
+fn identify(node: &Node, states: &[DeleteTopicState], at: usize) -> Result<Arc<Topic>, (ErrorCode, String)> {
     let state = &states[at];
     if state.name.is_some() && !state.topic_id.is_nil() {
         let message = "give a topic's name or its id, not both".to_owned();

@@ -80,6 +80,9 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [Self; 5] =
+        [Self::Empty, Self::PreparingRebalance, Self::CompletingRebalance, Self::Stable, Self::Dead];
+
     /// The name DescribeGroups and ListGroups show.
     pub fn name(self) -> &'static str {
         match self {

@@ -278,6 +278,13 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Looks at every group that is loaded, without waiting for others.
+    pub(crate) fn peek_at_all(&self, mut look: impl FnMut(&Slot)) {
+        for cell in self.cells() {
+            cell.live.lock().shard.slots().for_each(&mut look);
+        }
+    }
+
     pub(crate) async fn delete_group(&self, group: &str) -> Result<(), CoordError> {
         let cell = self.cell(group).await?;
         let written = {

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -123,13 +123,14 @@ async fn read_requests(
             frame = next_frame(&mut frames, limits) => frame?,
         };
         let Some(frame) = frame else { return Ok(Stop::Left) };
+        let arrived = Instant::now();
         // One frame larger than the whole allowance waits until it is alone.
         let share = frame.len().clamp(1, limits.in_flight_bytes);
         let share = u32::try_from(share).expect("the allowance is checked to be at most 1 GiB");
         let share = Arc::clone(&under_way).acquire_many_owned(share).await;
         let share = share.expect("the semaphore is never closed");
         let Ok(slot) = queue.reserve().await else { return Ok(Stop::Left) };
-        let answer = service.call(frame, peer);
+        let answer = service.call(frame, peer, arrived);
         slot.send(Pending { answer, _share: share });
     }
 }

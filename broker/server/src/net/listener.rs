@@ -66,6 +66,7 @@ pub(crate) async fn listen(
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
             refused += 1;
+            service.refused();
             if refused.is_power_of_two() {
                 let limit = limits.max_connections;
                 tracing::warn!(refused, limit, "refused a connection: raise `limits.max_connections`");
@@ -76,6 +77,7 @@ pub(crate) async fn listen(
             tracing::debug!(%error, "the connection keeps its delays");
         }
         let (service, limits, stops) = (Arc::clone(&service), Arc::clone(&limits), stops.clone());
+        let place = (place, service.connected());
         tasks.spawn(async move {
             tokio::select! {
                 () = stops.kill.cancelled() => {}

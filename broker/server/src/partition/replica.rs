@@ -195,7 +195,12 @@ impl Replica {
     }
 
     /// One that could not be made for now: it answers with the reason until it is replaced.
-    pub(crate) fn unmade(id: PartitionId, why: LogError, leader_epoch: i32, config: TopicConfig) -> Arc<Self> {
+    pub(crate) fn unmade(
+        id: PartitionId,
+        why: LogError,
+        leader_epoch: i32,
+        config: TopicConfig,
+    ) -> Arc<Self> {
         Self::build(id, Err(why), leader_epoch, config, true)
     }
 
@@ -287,6 +292,11 @@ impl Replica {
 
     pub(crate) fn log_end(&self) -> i64 {
         self.log.as_ref().map_or(0, |log| log.end_offset())
+    }
+
+    /// Batches that wait to be appended, and those that wait for their flush.
+    pub(crate) fn under_way(&self) -> (usize, usize) {
+        (self.queue.lock().len(), self.waiting.lock().len())
     }
 
     /// Hands a batch to the partition's writer. It has its place in the log's order when this returns.

@@ -3,3 +3,4 @@
 mod client;
 mod power_loss;
 mod serving;
+mod support;

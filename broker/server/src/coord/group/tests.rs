@@ -301,8 +301,7 @@ fn offsets_of_topics_that_members_read_cannot_be_deleted() {
     metadata.i16(1);
     subscription.encode(&mut metadata, 1).expect("encodes");
     let metadata = metadata.into_bytes();
-    let request =
-        JoinRequest { protocols: vec![("range".to_owned(), metadata)], ..play.request("", "a") };
+    let request = JoinRequest { protocols: vec![("range".to_owned(), metadata)], ..play.request("", "a") };
     play.send(request);
     assert_eq!(check(&play), Ok(vec![Err(GroupError::SubscribedToTopic), Ok(())]));
     let mut play = Play::pair();
