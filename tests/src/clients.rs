@@ -18,9 +18,21 @@ pub fn python(test: &str) -> Option<PathBuf> {
     }
 }
 
-/// Made beside its final place and renamed, so that a broken installation is never taken for a whole one.
 fn python_environment() -> Result<PathBuf> {
-    let dir = cache_dir().join("python-clients-2");
+    let packages = [
+        "confluent-kafka==2.16.1",
+        "kafka-python==3.0.12",
+        "python-snappy==0.7.3",
+        "lz4==4.4.5",
+        "zstandard==0.25.0",
+    ];
+    environment("python-clients-2", &packages)
+}
+
+/// The Python of a virtual environment with these packages, made once. A broken installation is never taken for a whole
+/// one: the mark comes last.
+pub(crate) fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let dir = cache_dir().join(name);
     let python = dir.join("bin/python");
     if !dir.join("complete").exists() {
         std::fs::create_dir_all(cache_dir())?;
@@ -28,13 +40,6 @@ fn python_environment() -> Result<PathBuf> {
             std::fs::remove_dir_all(&dir)?;
         }
         run(Command::new("python3").args(["-m", "venv"]).arg(&dir)).context("python3 with venv is needed")?;
-        let packages = [
-            "confluent-kafka==2.16.1",
-            "kafka-python==3.0.12",
-            "python-snappy==0.7.3",
-            "lz4==4.4.5",
-            "zstandard==0.25.0",
-        ];
         run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(packages))?;
         std::fs::write(dir.join("complete"), "")?;
     }

@@ -1,9 +1,10 @@
 //! What the black-box tests need: real servers, the real binary, and the judges.
 //!
 //! * [`require`]: what a test needs and the machine lacks is said by name, never passed over in silence.
-//! * [`postgres`], [`s3`], [`clients`]: real servers and clients, found or installed.
+//! * [`postgres`], [`s3`], [`kafka`], [`clients`]: real servers and clients, found or installed.
 //! * [`process`]: the `aqueduct` binary, started, killed and restarted.
 //! * [`rest`], [`topic`], [`guest`]: what a user does to it, and plug-ins that misbehave.
+//! * [`compat`]: other clients' own tests, against the binary and against Apache Kafka.
 //! * [`checker`] and [`workload`]: the judge of change data capture.
 //! * [`powerloss`]: the judge of durability; `kill -9` alone keeps the page cache and proves little.
 //!
@@ -13,7 +14,9 @@ pub mod bench;
 pub mod capture;
 pub mod checker;
 pub mod clients;
+pub mod compat;
 pub mod guest;
+pub mod kafka;
 pub mod lake;
 pub mod ledger;
 pub mod limit;

@@ -58,6 +58,14 @@ pub(crate) fn install_packages() {
     {
         wanted.push("python3-venv");
     }
+    if !has("kcat") {
+        wanted.push("kcat");
+    }
+    install(&wanted);
+}
+
+/// Debian packages, where that is possible.
+pub(crate) fn install(wanted: &[&str]) {
     if wanted.is_empty() || !has("apt-get") || !is_root() {
         return;
     }

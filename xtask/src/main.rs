@@ -4,6 +4,7 @@ mod architecture;
 mod bench;
 mod chaos;
 mod codec;
+mod compat;
 mod guests;
 mod machine;
 mod tests;
@@ -21,6 +22,7 @@ cargo xtask COMMAND
   bench [NAME]    benchmarks: log, postgres, s3, files, transforms, start; prints commands, raw samples and a summary
   bench peers     side by side with Apache Kafka 4.3 (needs Java 17 and Maven); `--help` tells the flags
   chaos [SEEDS]   the fault tests with more seeds: power loss and kills at random moments
+  compat [TEST…]  other clients' own tests, against the binary and Apache Kafka; --help lists the flags
   codec [--check] generates the protocol codec from its notation
   guests [--check] builds the example WASM guests from source
   tidy            the rules that a machine can check: dependency direction, file sizes, unsafe code
@@ -46,6 +48,7 @@ fn run(args: &[String]) -> Result<()> {
         "bench" => bench::run_named(rest),
         "chaos" => chaos::run(rest),
         "codec" => codec::run(rest),
+        "compat" => compat::compat(rest),
         "guests" => guests::run(rest),
         "tidy" => tidy::run(),
         "help" | "--help" | "-h" => {

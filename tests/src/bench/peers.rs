@@ -3,7 +3,6 @@
 //! `aqueduct` is our log with `durability=os`, which acknowledges as Kafka does, before anything is on the disk;
 //! `aqueduct durable` is our default, with an fsync before each acknowledgement of `acks=all`.
 
-mod kafka;
 mod side;
 mod table;
 
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 use super::client::{Load, Work};
 use super::log::{costed, fdatasync};
 use super::{Report, mib};
-use kafka::Jars;
+use crate::kafka::Jars;
 use side::Side;
 
 /// How long a broker may take to serve a large log again.

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use aqueduct_wire::messages::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::kafka::{Jars, Kafka, Node};
 use crate::bench::start::first_answer;
 use crate::bench::{Report, show};
+use crate::kafka::{Jars, Kafka, Node};
 use crate::process::{Aqueduct, Start, pause};
 use crate::raw::Raw;
 use crate::usage::Usage;
@@ -30,7 +30,7 @@ impl Side {
 
     /// Kafka, with no data yet.
     pub(super) fn kafka(dir: &Path, jars: &Jars, report: &Report) -> Result<Self> {
-        Ok(Side::Kafka(Node::format(jars, dir, report)?, None))
+        Ok(Side::Kafka(Node::format(jars, dir, "", |command| report.ran(&show(command)))?, None))
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -67,7 +67,7 @@ impl Side {
                 report.ran(&show(&start.command()));
                 *process = Some(start.spawn()?);
             }
-            Side::Kafka(node, process) => *process = Some(node.spawn(report)?),
+            Side::Kafka(node, process) => *process = Some(node.spawn(|command| report.ran(&show(command)))?),
         }
         first_answer(&self.address(), begun)?;
         Ok(begun.elapsed())

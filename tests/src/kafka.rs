@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::bench::{Report, show};
 use crate::postgres::{cache_dir, run};
-use crate::process::free_port;
+use crate::process::{free_port, pause};
 
 /// What Kafka's own start script sets.
 const JVM: &[&str] = &[
@@ -23,18 +23,18 @@ const JVM: &[&str] = &[
 
 /// The jars, fetched once.
 #[derive(Clone, Debug)]
-pub(super) struct Jars(PathBuf);
+pub struct Jars(PathBuf);
 
 impl Jars {
     /// Fetches them with Maven where they are not there yet.
-    pub(super) fn fetch() -> Result<Self> {
+    pub fn fetch() -> Result<Self> {
         run(Command::new("java").arg("-version").stderr(Stdio::null()))
             .context("Java 17 or newer is needed")?;
-        let dir = cache_dir().join("kafka-4.3.0-1");
+        let dir = cache_dir().join("kafka-4.3.0-2");
         let libs = dir.join("libs");
         if !dir.join("complete").exists() {
             std::fs::create_dir_all(&libs)?;
-            let pom = crate::process::root().join("tests/src/bench/peers/pom.xml");
+            let pom = crate::process::root().join("tests/src/kafka/pom.xml");
             run(Command::new("mvn")
                 .args(["-q", "-B", "-f"])
                 .arg(pom)
@@ -46,31 +46,42 @@ impl Jars {
         Ok(Self(libs))
     }
 
+    /// The class path of every jar.
+    pub fn class_path(&self) -> String {
+        format!("{}/*", self.0.display())
+    }
+
+    /// Where they are.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
     fn java(&self, options: &[&str], class: &str) -> Command {
         let mut command = Command::new("java");
-        command.args(options).arg("-cp").arg(format!("{}/*", self.0.display())).arg(class);
+        command.args(options).arg("-cp").arg(self.class_path()).arg(class);
         command
     }
 }
 
 /// A node whose data outlives it.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub struct Node {
     jars: Jars,
     dir: PathBuf,
     port: u16,
 }
 
 impl Node {
-    /// Formats a new data directory below `dir`.
-    pub(super) fn format(jars: &Jars, dir: &Path, report: &Report) -> Result<Self> {
+    /// Formats a new data directory below `dir`. `settings` are more lines of `server.properties`; `ran` is told the
+    /// command.
+    pub fn format(jars: &Jars, dir: &Path, settings: &str, ran: impl Fn(&Command)) -> Result<Self> {
         let (port, controller) = (free_port(), free_port());
         std::fs::create_dir_all(dir)?;
         let data = dir.join("data");
         let properties = format!(
             "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             node.id=0\n\
+             controller.quorum.voters=0@127.0.0.1:{controller}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
              controller.listener.names=CONTROLLER\n\
@@ -79,7 +90,8 @@ impl Node {
              offsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n",
+             group.initial.rebalance.delay.ms=0\n\
+             {settings}\n",
             data.display()
         );
         std::fs::write(dir.join("server.properties"), properties)?;
@@ -99,43 +111,55 @@ impl Node {
         let mut format = jars.java(&[], "kafka.tools.StorageTool");
         // Any 16 bytes make a cluster id.
         format.args(["format", "-t", "AqueductBenchPeer00000A", "-c"]).arg(dir.join("server.properties"));
-        report.ran(&show(&format));
+        ran(&format);
         run(format.stdout(Stdio::null()).stderr(Stdio::null())).context("formatting Kafka's storage")?;
         Ok(node)
     }
 
     /// `127.0.0.1:PORT`.
-    pub(super) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Starts it, without waiting.
-    pub(super) fn spawn(&self, report: &Report) -> Result<Kafka> {
+    pub fn spawn(&self, ran: impl Fn(&Command)) -> Result<Kafka> {
         let mut command = self.jars.java(JVM, "kafka.Kafka");
         command.arg(self.dir.join("server.properties"));
         let log4j = format!("-Dlog4j2.configurationFile={}", self.dir.join("log4j2.properties").display());
         let mut with_log = Command::new("java");
         with_log.arg(log4j).args(command.get_args());
-        report.ran(&show(&with_log));
+        ran(&with_log);
         let log = File::options().create(true).append(true).open(self.dir.join("stdout.log"))?;
         let child = with_log.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         Ok(Kafka { child })
     }
+
+    /// Starts it and waits until it serves.
+    pub fn start(&self, limit: Duration) -> Result<Kafka> {
+        let mut kafka = self.spawn(|_| ())?;
+        let log = self.dir.join("out.log");
+        let begun = Instant::now();
+        while !std::fs::read_to_string(&log).unwrap_or_default().contains("Kafka Server started") {
+            ensure!(!kafka.ended() && begun.elapsed() < limit, "Kafka did not start, see {}", log.display());
+            pause();
+        }
+        Ok(kafka)
+    }
 }
 
 /// A running node; killed when dropped.
-pub(super) struct Kafka {
+pub struct Kafka {
     child: Child,
 }
 
 impl Kafka {
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Whether it has ended.
-    pub(super) fn ended(&mut self) -> bool {
+    pub fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 }
