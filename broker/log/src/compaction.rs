@@ -21,7 +21,7 @@ use crate::index::SealedIndex;
 use crate::log_config::{LogConfig, LogCounters};
 use crate::partition_log::{PartitionLog, State};
 use crate::recovery::{finish_swap, swap_name};
-use crate::segment::{Sealed, segment_path};
+use crate::segment::{Sealed, SegmentFile, segment_path};
 
 /// What one pass works on.
 #[derive(Debug)]
@@ -161,6 +161,7 @@ impl PartitionLog {
                 // Retention, truncation or deletion came first: they are right, this is void.
                 return disk.remove_file(&cleaned.path).map_err(|e| LogError::io("remove", &cleaned.path, e));
             }
+            group.iter().for_each(|(segment, _)| segment.file.retire());
             let swap = self.dir.join(swap_name(base, end));
             let renamed = disk.rename(&cleaned.path, &swap).map_err(|e| LogError::io("rename", &swap, e));
             let swapped = renamed
@@ -176,10 +177,11 @@ impl PartitionLog {
             let segment = Sealed {
                 base,
                 path: path.clone(),
-                file: cleaned.file,
+                file: SegmentFile::open(&self.context.open_files, &path, cleaned.file),
                 size: cleaned.size,
                 index: SealedIndex::Memory(cleaned.index.clone()),
                 max_timestamp: cleaned.max_timestamp,
+                times_checked: true,
             };
             state.sealed.splice(at..at + group.len(), [segment]);
             state.tail.forget_below(end);

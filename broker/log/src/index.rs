@@ -21,13 +21,13 @@ pub(crate) struct IndexBuilder {
     offsets: Vec<u8>,
     times: Vec<u8>,
     bytes_since_entry: usize,
-    /// The largest timestamp, and the base offset of the first batch that has it.
+    /// The largest timestamp, and the last offset of the first batch that has it.
     max_timestamp: Option<(i64, i64)>,
     indexed_timestamp: Option<i64>,
 }
 
 impl IndexBuilder {
-    /// Notes a batch that stands at `position`.
+    /// Notes the batch with the last offset `batch`, which stands at `position`.
     pub(crate) fn add(
         &mut self,
         segment: i64,
@@ -67,17 +67,11 @@ impl IndexBuilder {
         self.max_timestamp
     }
 
-    /// Base offset and position of the last entry at or before `offset`.
+    /// Last offset and position of a batch at or before `offset`.
     pub(crate) fn lookup(&self, segment: i64, offset: i64) -> Option<(i64, u64)> {
         search_offsets(self.offsets.len() / OFFSET_ENTRY, segment, offset, |i| Ok(entry(&self.offsets, i)))
             .ok()
             .flatten()
-    }
-
-    /// The offset from which on a record with at least this timestamp is to be looked for.
-    pub(crate) fn lookup_time(&self, segment: i64, timestamp: i64) -> i64 {
-        search_times(self.times.len() / TIME_ENTRY, segment, timestamp, |i| Ok(entry(&self.times, i)))
-            .unwrap_or(segment)
     }
 
     /// A copy for a clean stop; the segment goes on being written.
@@ -167,7 +161,7 @@ impl SealedIndex {
         })))
     }
 
-    /// Base offset and position of the last entry at or before `offset`.
+    /// Last offset and position of a batch at or before `offset`.
     pub(crate) fn lookup(&self, segment: i64, offset: i64) -> Result<Option<(i64, u64)>> {
         match self {
             Self::Memory(IndexBytes { offsets, .. }) => {
@@ -180,8 +174,8 @@ impl SealedIndex {
         }
     }
 
-    /// The offset from which on a record with at least this timestamp is to be looked for.
-    pub(crate) fn lookup_time(&self, segment: i64, timestamp: i64) -> Result<i64> {
+    /// Timestamp and last offset of the batch from which on a record with at least this timestamp is to be looked for.
+    pub(crate) fn lookup_time(&self, segment: i64, timestamp: i64) -> Result<Option<(i64, i64)>> {
         match self {
             Self::Memory(IndexBytes { times, .. }) => {
                 search_times(times.len() / TIME_ENTRY, segment, timestamp, |i| Ok(entry(times, i)))
@@ -193,7 +187,7 @@ impl SealedIndex {
         }
     }
 
-    /// The largest timestamp and the base offset of its batch.
+    /// The largest timestamp and the last offset of its batch.
     pub(crate) fn max_timestamp(&self, segment: i64) -> Result<Option<(i64, i64)>> {
         match self {
             Self::Memory(index) => Ok(last_time(&index.times, segment)),
@@ -256,10 +250,10 @@ fn search_times(
     segment: i64,
     timestamp: i64,
     mut entry: impl FnMut(usize) -> Result<[u8; TIME_ENTRY]>,
-) -> Result<i64> {
-    // Everything before the batch of an entry is at most as old as the entry says.
+) -> Result<Option<(i64, i64)>> {
+    // Nothing up to the batch of an entry is newer than the entry says.
     let at = partition_point(count, |i| Ok(time_entry(&entry(i)?, segment).0 < timestamp))?;
-    at.checked_sub(1).map_or(Ok(segment), |i| Ok(time_entry(&entry(i)?, segment).1))
+    at.checked_sub(1).map(|i| Ok(time_entry(&entry(i)?, segment))).transpose()
 }
 
 fn partition_point(count: usize, mut before: impl FnMut(usize) -> Result<bool>) -> Result<usize> {
@@ -285,11 +279,11 @@ mod tests {
         assert_eq!(index.lookup(1000, 1019), None);
         assert_eq!(index.lookup(1000, 1020), Some((1020, 200)));
         assert_eq!(index.lookup(1000, 1059), Some((1040, 400)));
-        assert_eq!(index.lookup_time(1000, 5000), 1000);
-        assert_eq!(index.lookup_time(1000, 5005), 1040);
         let sealed = SealedIndex::Memory(index.seal(1000));
         assert_eq!(sealed.lookup(1000, 1085).unwrap(), Some((1080, 800)));
         assert_eq!(sealed.max_timestamp(1000).unwrap(), Some((5009, 1090)));
-        assert_eq!(sealed.lookup_time(1000, 6000).unwrap(), 1090);
+        assert_eq!(sealed.lookup_time(1000, 5000).unwrap(), None);
+        assert_eq!(sealed.lookup_time(1000, 5005).unwrap(), Some((5004, 1040)));
+        assert_eq!(sealed.lookup_time(1000, 6000).unwrap(), Some((5009, 1090)));
     }
 }

@@ -23,6 +23,7 @@ use crate::error::{LogError, Result};
 use crate::flusher::{DirectoryHealth, FlushContext, FlushMode, Flusher};
 use crate::log_config::LogCounters;
 use crate::partition_log::{Expired, LogContext, PartitionLog};
+use crate::segment::OpenFiles;
 use crate::tail_cache::TailBudget;
 
 const CLEAN_FILE: &str = "clean-shutdown";
@@ -44,6 +45,8 @@ pub struct LogDirOptions {
     pub flush_threads: usize,
     /// Threads that open partitions at the same time.
     pub open_threads: usize,
+    /// Files of finished segments that are open at the same time; those that are written are always open.
+    pub open_segments: usize,
     /// Memory for the keys of one compaction pass.
     pub compaction_map_bytes: usize,
     /// Partitions (`orders-0`) that are cut where they are damaged, instead of staying offline.
@@ -60,6 +63,7 @@ impl Default for LogDirOptions {
             tail_bytes_per_partition: 4 << 20,
             flush_threads: 4,
             open_threads: 4,
+            open_segments: 512,
             compaction_map_bytes: 16 << 20,
             repair: Vec::new(),
         }
@@ -120,6 +124,7 @@ impl LogDir {
             options.flush_threads,
         )?;
         let context = Arc::new(LogContext {
+            open_files: Arc::new(OpenFiles::new(Arc::clone(&disk), options.open_segments)),
             disk,
             root: root.to_owned(),
             flusher,

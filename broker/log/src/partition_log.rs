@@ -30,7 +30,7 @@ use crate::flusher::{
 use crate::log_config::{LogConfig, LogCounters, PartitionId};
 use crate::producer_state::{ProducerStates, SNAPSHOT};
 use crate::recovery::{self, Loaded};
-use crate::segment::{Active, Sealed};
+use crate::segment::{Active, OpenFiles, Sealed, SegmentFile};
 use crate::tail_cache::{TailBudget, TailCache};
 
 /// What all partitions of a directory share.
@@ -40,6 +40,7 @@ pub(crate) struct LogContext {
     pub root: PathBuf,
     pub flusher: Flusher,
     pub budget: Arc<TailBudget>,
+    pub open_files: Arc<OpenFiles>,
     /// The directory was stopped cleanly.
     pub clean: bool,
     /// Long work is to end soon, because the directory is being stopped.
@@ -219,6 +220,7 @@ impl PartitionLog {
         self.flush.close();
         let mut state = self.state.lock();
         state.tail.clear();
+        state.sealed.iter().for_each(|segment| segment.file.retire());
         state.failed.get_or_insert_with(|| LogError::Offline {
             what: format!("partition `{}`", self.id),
             reason: "it was deleted".into(),
@@ -263,11 +265,12 @@ impl PartitionLog {
         self.flush.rolled(job, active_file(&state.active));
         state.sealed.push(Sealed {
             base: old.base,
+            file: SegmentFile::open(&self.context.open_files, &old.path, old.file),
             path: old.path,
-            file: old.file,
             size: old.size,
             index: crate::index::SealedIndex::Memory(index),
             max_timestamp,
+            times_checked: true,
         });
         LogCounters::add(&self.context.counters().rolled_segments, 1);
         self.context.flusher.request(&self.flush, Urgency::Soon);

@@ -8,6 +8,7 @@ mod files;
 mod scan;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) use files::{
     finish_swap, read_owner, remove_index, remove_old_snapshots, remove_segment, remove_snapshots, swap_name,
@@ -23,7 +24,7 @@ use crate::log_config::{LogConfig, PartitionId};
 use crate::partition_log::LogContext;
 use crate::partition_log::cut_replay as replay;
 use crate::producer_state::{ProducerStates, SNAPSHOT};
-use crate::segment::{Active, Sealed, base_of};
+use crate::segment::{Active, OpenFiles, Sealed, SegmentFile, base_of};
 use scan::{Found, Scan};
 
 /// A partition as it was found.
@@ -154,8 +155,10 @@ impl Load<'_> {
             return Ok(None);
         };
         let (last, before) = bases.split_last().expect("there are segments");
-        let sealed = before.iter().map(|(base, _)| self.open(*base)).collect::<Result<Vec<_>>>()?;
-        let Sealed { base, path, file, size, index, max_timestamp } = self.open(last.0)?;
+        let sealed = before.iter().map(|segment| self.open(*segment)).collect::<Result<Vec<_>>>()?;
+        let last = self.open(*last)?;
+        let file = last.file.get()?;
+        let Sealed { base, path, size, index, max_timestamp, .. } = last;
         let index = IndexBuilder::resume(index.load()?, base);
         let first_append = max_timestamp.map(|(timestamp, _)| timestamp.min(self.now_ms));
         let active = Active { base, path, file, size, index, first_append };
@@ -173,7 +176,7 @@ impl Load<'_> {
         let first = bases.partition_point(|(base, _)| *base <= recovery_point).saturating_sub(1);
         let first = if repair { 0 } else { first };
         let mut sealed =
-            bases[..first].iter().map(|(base, _)| self.open(*base)).collect::<Result<Vec<_>>>()?;
+            bases[..first].iter().map(|segment| self.open(*segment)).collect::<Result<Vec<_>>>()?;
         let from = bases[first].0;
         let (snapshot, mut producers) = load_snapshot(self.disk(), self.dir, start, from)?;
         let stored = LeaderEpochs::load(self.disk(), self.dir).unwrap_or_else(|error| {
@@ -207,7 +210,7 @@ impl Load<'_> {
             self.disk().sync_dir(self.dir).map_err(|e| LogError::io("sync directory", self.dir, e))?;
         }
         for segment in segments {
-            let segment = seal(segment);
+            let segment = seal(segment, &self.context.open_files);
             if let SealedIndex::Memory(index) = &segment.index
                 && let Err(error) = write_index(self.disk(), &segment.path, index)
             {
@@ -248,8 +251,9 @@ impl Load<'_> {
         });
     }
 
-    fn open(&self, base: i64) -> Result<Sealed> {
-        Sealed::open(&self.context.disk, self.dir, base, self.config.index_interval_bytes)
+    fn open(&self, segment: (i64, u64)) -> Result<Sealed> {
+        let LogContext { open_files, disk, .. } = self.context;
+        Sealed::open(open_files, disk, self.dir, segment, self.config.index_interval_bytes)
     }
 
     fn snapshot(&self, at: i64) -> Option<ProducerStates> {
@@ -258,16 +262,17 @@ impl Load<'_> {
     }
 }
 
-fn seal(mut active: Active) -> Sealed {
+fn seal(mut active: Active, files: &Arc<OpenFiles>) -> Sealed {
     let max_timestamp = active.max_timestamp();
     let index = SealedIndex::Memory(active.index.seal(active.base));
     Sealed {
         base: active.base,
+        file: SegmentFile::open(files, &active.path, active.file),
         path: active.path,
-        file: active.file,
         size: active.size,
         index,
         max_timestamp,
+        times_checked: true,
     }
 }
 

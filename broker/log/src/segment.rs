@@ -2,11 +2,15 @@
 //!
 //! Invariant: only the last segment of a log is written; the others change as a whole, by compaction, or go.
 
+mod file;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub(crate) use file::{OpenFiles, SegmentFile};
 
 use crate::batch_scan::{BatchScan, Step, crc_holds};
 use crate::disk::{Disk, DiskFile, OpenMode, read_full_at};
@@ -32,11 +36,13 @@ pub(crate) fn base_of(name: &str, extension: &str) -> Option<i64> {
 pub(crate) struct Sealed {
     pub base: i64,
     pub path: PathBuf,
-    pub file: Arc<dyn DiskFile>,
+    pub file: Arc<SegmentFile>,
     pub size: u64,
     pub index: SealedIndex,
-    /// The largest timestamp and the base offset of its batch; `None` when the segment holds no batch.
+    /// The largest timestamp and the last offset of its batch; `None` when the segment holds no batch.
     pub max_timestamp: Option<(i64, i64)>,
+    /// `max_timestamp` comes from the batches, and not from an index file that nobody has checked.
+    pub times_checked: bool,
 }
 
 /// The segment that is written.
@@ -62,7 +68,7 @@ impl Active {
     pub(crate) fn note(&mut self, header: &BatchHeader, now_ms: i64, interval: usize) {
         self.index.add(
             self.base,
-            header.base_offset,
+            header.last_offset(),
             self.size,
             header.size(),
             header.max_timestamp,
@@ -83,15 +89,20 @@ impl Active {
 }
 
 impl Sealed {
-    /// Opens a finished segment. Index files that are missing or cannot be right are built again from the batches.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, base: i64, interval: usize) -> Result<Self> {
+    /// A finished segment of `size` bytes. Index files that are missing or cannot be right are built again from the batches.
+    pub(crate) fn open(
+        files: &Arc<OpenFiles>,
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        (base, size): (i64, u64),
+        interval: usize,
+    ) -> Result<Self> {
         let path = segment_path(dir, base);
-        let file = disk.open(&path, OpenMode::Write).map_err(|e| LogError::io("open", &path, e))?;
-        let size = file.len().map_err(|e| LogError::io("read", &path, e))?;
+        let file = SegmentFile::closed(files, &path);
         let index = SealedIndex::open(disk, &path);
         let max_timestamp = index.as_ref().and_then(|i| i.max_timestamp(base).ok().flatten());
-        let mut segment =
-            Self { base, path, file, size, index: SealedIndex::Memory(Default::default()), max_timestamp };
+        let (memory, times_checked) = (SealedIndex::Memory(Default::default()), false);
+        let mut segment = Self { base, path, file, size, index: memory, max_timestamp, times_checked };
         match index {
             Some(index) if size == 0 || max_timestamp.is_some() => segment.index = index,
             _ => segment.rebuild_index(interval)?,
@@ -99,27 +110,34 @@ impl Sealed {
         Ok(segment)
     }
 
+    /// The same with its file held open, so that it can be read whatever becomes of the segment meanwhile.
+    pub(crate) fn pinned(&self) -> Result<Self> {
+        let file = SegmentFile::pinned(&self.path, self.file.get()?);
+        Ok(Self { file, ..self.clone() })
+    }
+
     /// Builds the indexes again from the batches' headers.
     pub(crate) fn rebuild_index(&mut self, interval: usize) -> Result<()> {
         let mut index = IndexBuilder::default();
-        let mut scan = self.scan(0, false);
+        let mut scan = self.scan(0, false)?;
         loop {
             match scan.step()? {
                 Step::Batch { header: h, position, .. } => {
-                    index.add(self.base, h.base_offset, position, h.size(), h.max_timestamp, interval);
+                    index.add(self.base, h.last_offset(), position, h.size(), h.max_timestamp, interval);
                 }
                 Step::End => break,
                 Step::Broken { position, what } => return Err(LogError::corrupt(&self.path, position, what)),
             }
         }
         self.max_timestamp = index.max_timestamp();
+        self.times_checked = true;
         self.index = SealedIndex::Memory(index.seal(self.base));
         Ok(())
     }
 
     /// The timestamp of the first batch.
     pub(crate) fn first_timestamp(&self) -> Result<Option<i64>> {
-        match self.scan(0, false).with_chunk(SEEK_CHUNK).step()? {
+        match self.scan(0, false)?.with_chunk(SEEK_CHUNK).step()? {
             Step::Batch { header, .. } if header.has_delete_horizon() => Ok(Some(header.max_timestamp)),
             Step::Batch { header, .. } => Ok(Some(header.base_timestamp)),
             Step::End => Ok(None),
@@ -127,25 +145,69 @@ impl Sealed {
         }
     }
 
-    pub(crate) fn scan(&self, position: u64, check_crc: bool) -> BatchScan {
-        BatchScan::new(Arc::clone(&self.file), self.path.clone(), position, self.size, check_crc)
+    pub(crate) fn scan(&self, position: u64, check_crc: bool) -> Result<BatchScan> {
+        Ok(BatchScan::new(self.file.get()?, self.path.clone(), position, self.size, check_crc))
     }
 
     /// Where to look for `offset`: a position at or before its batch, where a batch does begin.
     pub(crate) fn position_for(&self, offset: i64) -> u64 {
         let hint = self.index.lookup(self.base, offset).ok().flatten();
-        hint.filter(|hint| hint_holds(&*self.file, &self.path, *hint)).map_or(0, |(_, position)| position)
+        let holds =
+            |hint: &(i64, u64)| self.file.get().is_ok_and(|file| hint_holds(&*file, &self.path, *hint));
+        hint.filter(holds).map_or(0, |(_, position)| position)
+    }
+
+    /// From which offset on a record with at least this timestamp is to be looked for.
+    pub(crate) fn offset_since(&self, timestamp: i64) -> i64 {
+        let entry = self.index.lookup_time(self.base, timestamp).ok().flatten();
+        entry.filter(|entry| self.time_holds(*entry)).map_or(self.base, |(_, offset)| offset)
+    }
+
+    /// The largest timestamp as the batches say, where the index file may be wrong: without a CRC its last entry is believed
+    /// only when it names a batch with that timestamp and none behind it is newer.
+    pub(crate) fn check_times(&mut self) -> Result<()> {
+        let last = self.max_timestamp.filter(|last| self.time_holds(*last));
+        let mut scan = self.scan(last.map_or(0, |(_, offset)| self.position_for(offset)), false)?;
+        let mut max = last;
+        loop {
+            match scan.step()? {
+                Step::Batch { header: h, .. } if max.is_none_or(|(max, _)| h.max_timestamp > max) => {
+                    max = Some((h.max_timestamp, h.last_offset()));
+                }
+                Step::Batch { .. } => {}
+                Step::End => break,
+                Step::Broken { position, what } => return Err(LogError::corrupt(&self.path, position, what)),
+            }
+        }
+        if max != self.max_timestamp {
+            let segment = self.path.display();
+            tracing::warn!(%segment, index = ?self.max_timestamp, batches = ?max, "the time index is wrong");
+        }
+        (self.max_timestamp, self.times_checked) = (max, true);
+        Ok(())
+    }
+
+    /// Whether the batch that a time index names has that timestamp.
+    fn time_holds(&self, (timestamp, last_offset): (i64, i64)) -> bool {
+        let Ok(scan) = self.scan(self.position_for(last_offset), false) else { return false };
+        let mut scan = scan.with_chunk(SEEK_CHUNK);
+        while let Ok(Step::Batch { header, .. }) = scan.step() {
+            if header.last_offset() >= last_offset {
+                return header.last_offset() == last_offset && header.max_timestamp == timestamp;
+            }
+        }
+        false
     }
 }
 
 /// An index entry leads to within a few KiB of the batch.
 const SEEK_CHUNK: usize = 8 << 10;
 
-/// Whether the batch that an index names does begin at its position.
+/// Whether the batch that an index names by its last offset does begin at its position.
 fn hint_holds(file: &dyn DiskFile, path: &Path, (batch, position): (i64, u64)) -> bool {
     let mut header = [0; HEADER_LEN];
     let whole = matches!(read_full_at(file, &mut header, position), Ok(HEADER_LEN));
-    let holds = whole && BatchHeader::parse(&header).is_ok_and(|found| found.base_offset == batch);
+    let holds = whole && BatchHeader::parse(&header).is_ok_and(|found| found.last_offset() == batch);
     if !holds {
         tracing::warn!(segment = %path.display(), position, "the index does not fit the segment, scanning it");
     }

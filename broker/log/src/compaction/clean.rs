@@ -59,7 +59,7 @@ impl Cleaner<'_> {
         let mut changed = group.len() > 1;
         for (segment, _) in group {
             LogCounters::add(&self.counters.compacted_bytes_read, segment.size);
-            let mut scan = segment.scan(0, true);
+            let mut scan = segment.scan(0, true)?;
             while !self.stopping.load(Ordering::Relaxed) {
                 match scan.step()? {
                     Step::Batch { header, bytes, .. } => match self.fate(&header, bytes)? {
@@ -171,7 +171,7 @@ impl Output {
 
     fn push(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<()> {
         let position = self.size + self.buf.len() as u64;
-        let (offset, timestamp) = (header.base_offset, header.max_timestamp);
+        let (offset, timestamp) = (header.last_offset(), header.max_timestamp);
         self.index.add(self.base, offset, position, header.size(), timestamp, self.interval);
         self.buf.extend_from_slice(bytes);
         if self.buf.len() >= WRITE_CHUNK { self.flush() } else { Ok(()) }

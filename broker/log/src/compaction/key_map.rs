@@ -29,7 +29,7 @@ impl KeyMap {
         let (offsets, producers) = Default::default();
         let mut map = Self { offsets, producers, bytes: 0, end: start };
         for (segment, segment_end) in segments.iter().filter(|(_, end)| *end > start) {
-            let mut scan = segment.scan(segment.position_for(start), true);
+            let mut scan = segment.scan(segment.position_for(start), true)?;
             loop {
                 match scan.step()? {
                     Step::Batch { header, bytes, .. } if header.last_offset() >= start => {

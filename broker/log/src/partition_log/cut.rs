@@ -11,7 +11,7 @@ use crate::error::{LogError, Result};
 use crate::index::IndexBuilder;
 use crate::producer_state::ProducerStates;
 use crate::recovery;
-use crate::segment::{Active, Sealed};
+use crate::segment::{Active, Sealed, SegmentFile};
 
 impl PartitionLog {
     /// Removes all batches that end above `offset`, durably; epochs and producer state are cut with the log.
@@ -77,11 +77,11 @@ impl PartitionLog {
         let active = &mut state.active;
         let (mut size, mut end) = (0, active.base.max(state.start));
         let mut index = IndexBuilder::default();
-        let mut scan = active.frozen().scan(0, false);
+        let mut scan = active.frozen().scan(0, false)?;
         loop {
             match scan.step()? {
                 Step::Batch { header: h, position, .. } if h.next_offset() <= offset => {
-                    index.add(active.base, h.base_offset, position, h.size(), h.max_timestamp, interval);
+                    index.add(active.base, h.last_offset(), position, h.size(), h.max_timestamp, interval);
                     size = position + h.size() as u64;
                     end = h.next_offset();
                 }
@@ -147,7 +147,9 @@ fn segment_for(state: &State, offset: i64) -> i64 {
 fn reopen(sealed: Sealed) -> Result<Active> {
     let index = IndexBuilder::resume(sealed.index.load()?, sealed.base);
     let first_append = sealed.max_timestamp.map(|(timestamp, _)| timestamp);
-    let Sealed { base, path, file, size, .. } = sealed;
+    let file = sealed.file.get()?;
+    sealed.file.retire();
+    let Sealed { base, path, size, .. } = sealed;
     Ok(Active { base, path, file, size, index, first_append })
 }
 
@@ -158,7 +160,7 @@ pub(crate) fn replay(
     producers: &mut ProducerStates,
     seen: Option<i64>,
 ) -> Result<()> {
-    let mut scan = segment.scan(segment.position_for(from), false);
+    let mut scan = segment.scan(segment.position_for(from), false)?;
     loop {
         match scan.step()? {
             Step::Batch { header, .. } if header.base_offset >= from => {
@@ -177,10 +179,11 @@ impl Active {
         Sealed {
             base: self.base,
             path: self.path.clone(),
-            file: Arc::clone(&self.file),
+            file: SegmentFile::pinned(&self.path, Arc::clone(&self.file)),
             size: self.size,
             index: crate::index::SealedIndex::Memory(self.index.snapshot(self.base)),
             max_timestamp: self.max_timestamp(),
+            times_checked: true,
         }
     }
 }

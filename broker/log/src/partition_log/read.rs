@@ -79,9 +79,10 @@ impl PartitionLog {
 
     /// The first record with a timestamp of at least `timestamp`: its offset and timestamp (ListOffsets).
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>> {
-        for (segment, from) in self.segments_since(timestamp)? {
-            let from = from.max(self.start_offset());
-            let mut scan = segment.scan(segment.position_for(from), false);
+        self.check_times(|_, _| true)?;
+        for segment in self.segments_since(timestamp)? {
+            let from = segment.offset_since(timestamp).max(self.start_offset());
+            let mut scan = segment.scan(segment.position_for(from), false)?;
             loop {
                 match scan.step()? {
                     Step::End => break,
@@ -106,6 +107,7 @@ impl PartitionLog {
 
     /// The offset and timestamp of the batch with the largest timestamp (ListOffsets −3).
     pub fn max_timestamp(&self) -> Result<Option<(i64, i64)>> {
+        self.check_times(|_, _| true)?;
         let largest = {
             let state = self.state.lock();
             let all = state.sealed.iter().map(|s| s.max_timestamp).chain([state.active.max_timestamp()]);
@@ -139,28 +141,22 @@ impl PartitionLog {
             return Ok(Some((Source::Active(active.hint_for(offset)), extent, None)));
         }
         let at = state.sealed.partition_point(|s| s.base <= offset).saturating_sub(1);
-        let segment = state.sealed[at].clone();
+        let segment = state.sealed[at].pinned()?;
         let next = state.sealed.get(at + 1).map_or(active.base, |s| s.base);
-        let (path, file) = (segment.path.clone(), Arc::clone(&segment.file));
+        let (path, file) = (segment.path.clone(), segment.file.get()?);
         let extent = Extent { path, file, position: 0, end: segment.size };
         Ok(Some((Source::Sealed(segment), extent, Some(next))))
     }
 
-    /// Segments that hold something at least as new, with the offset to begin at.
-    fn segments_since(&self, timestamp: i64) -> Result<Vec<(Sealed, i64)>> {
+    /// Segments that hold something at least as new.
+    fn segments_since(&self, timestamp: i64) -> Result<Vec<Sealed>> {
         let state = self.state.lock();
         self.check_offset(&state, state.start)?;
-        let mut found = Vec::new();
-        for segment in &state.sealed {
-            if segment.max_timestamp.is_some_and(|(max, _)| max >= timestamp) {
-                let from = segment.index.lookup_time(segment.base, timestamp).unwrap_or(segment.base);
-                found.push((segment.clone(), from));
-            }
-        }
-        let active = &state.active;
-        if active.max_timestamp().is_some_and(|(max, _)| max >= timestamp) {
-            let from = active.index.lookup_time(active.base, timestamp);
-            found.push((active.frozen(), from));
+        let newer = |max: Option<(i64, i64)>| max.is_some_and(|(max, _)| max >= timestamp);
+        let sealed = state.sealed.iter().filter(|segment| newer(segment.max_timestamp));
+        let mut found = sealed.map(Sealed::pinned).collect::<Result<Vec<_>>>()?;
+        if newer(state.active.max_timestamp()) {
+            found.push(state.active.frozen());
         }
         Ok(found)
     }

@@ -3,10 +3,12 @@
 //! Invariant: only sealed segments go, oldest first, never one with data that is not flushed; the log start is stored
 //! before the first file is removed.
 
+use std::sync::Arc;
+
 use super::{PartitionLog, State, cut_replay};
 use crate::error::{LogError, Result};
 use crate::index::SealedIndex;
-use crate::log_config::LogCounters;
+use crate::log_config::{LogConfig, LogCounters};
 use crate::producer_state::SNAPSHOT;
 use crate::recovery;
 use crate::segment::Sealed;
@@ -25,6 +27,7 @@ impl PartitionLog {
     /// What is due at `now_ms`: rolls an old active segment, forgets old producers and idle memory, and takes segments out that
     /// are past retention or below the log start. The caller stores the checkpoints, then calls [`Self::remove`].
     pub(crate) fn housekeep(&self, now_ms: i64) -> Result<Option<Expired>> {
+        self.check_times(|config, segment| too_old(config, segment, now_ms))?;
         let mut state = self.state.lock();
         let state = &mut *state;
         if state.failed.is_some() || self.context.health().check().is_err() {
@@ -47,6 +50,24 @@ impl PartitionLog {
         let segments = state.sealed.drain(..gone).collect();
         self.raise_start(state, start);
         Ok(Some(Expired { segments, start }))
+    }
+
+    /// Checks the largest timestamps that came from index files, oldest segment first, where `wanted`; each only once.
+    pub(super) fn check_times(&self, wanted: impl Fn(&LogConfig, &Sealed) -> bool) -> Result<()> {
+        loop {
+            let unchecked = {
+                let state = self.state.lock();
+                let wanted = |s: &&Sealed| !s.times_checked && wanted(&state.config, s);
+                let next = state.sealed.iter().find(wanted);
+                next.map(|segment| Ok((segment.clone(), segment.pinned()?))).transpose()?
+            };
+            let Some((segment, mut pinned)) = unchecked else { return Ok(()) };
+            pinned.check_times().map_err(|e| self.classify(&e))?;
+            let mut state = self.state.lock();
+            if let Some(now) = state.sealed.iter_mut().find(|s| Arc::ptr_eq(&s.file, &segment.file)) {
+                (now.max_timestamp, now.times_checked) = (pinned.max_timestamp, true);
+            }
+        }
     }
 
     /// Removes the files of expired segments.
@@ -111,10 +132,7 @@ impl PartitionLog {
             }
             let limit = u64::try_from(config.retention_bytes).ok();
             let too_large = config.delete && limit.is_some_and(|limit| size - segment.size >= limit);
-            let old =
-                |(timestamp, _)| timestamp >= 0 && timestamp < now_ms.saturating_sub(config.retention_ms);
-            // Compaction may have left nothing in it.
-            let too_old = config.delete && config.retention_ms >= 0 && segment.max_timestamp.is_none_or(old);
+            let too_old = too_old(config, segment, now_ms) && segment.times_checked;
             if !(too_large || too_old || end <= state.start) {
                 break;
             }
@@ -138,4 +156,11 @@ impl PartitionLog {
             }
         }
     }
+}
+
+/// Whether everything in the segment is older than retention.ms.
+fn too_old(config: &LogConfig, segment: &Sealed, now_ms: i64) -> bool {
+    let old = |(timestamp, _)| timestamp >= 0 && timestamp < now_ms.saturating_sub(config.retention_ms);
+    // Compaction may have left nothing in it.
+    config.delete && config.retention_ms >= 0 && segment.max_timestamp.is_none_or(old)
 }

@@ -208,7 +208,7 @@ impl Scan<'_> {
 
 /// Epochs of a segment that is not checked otherwise.
 pub(super) fn read_epochs(segment: &Sealed, epochs: &mut LeaderEpochs) -> Result<()> {
-    let mut scan = segment.scan(0, false);
+    let mut scan = segment.scan(0, false)?;
     loop {
         match scan.step()? {
             Step::Batch { header, .. } => {

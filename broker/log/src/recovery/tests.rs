@@ -178,6 +178,42 @@ fn indexes_made_of_garbage_are_not_believed() {
 }
 
 #[test]
+fn a_time_index_made_of_garbage_deletes_nothing_and_hides_nothing() {
+    // Too old a time in the last entry, and an index that ends early.
+    for cut in [false, true] {
+        let disk = MemDisk::with_dir("/");
+        let config = LogConfig { segment_bytes: 4000, retention_ms: 100, ..small() };
+        {
+            let dir = open(&disk, LogDirOptions::default()).unwrap();
+            let log = load(&dir, config.clone()).unwrap();
+            for i in 0..60 {
+                log.append(plain(i * 3, 3), 0, 0).unwrap();
+            }
+            dir.stop(1).unwrap();
+        }
+        let path = Path::new("/data/orders-0/00000000000000000000.timeindex");
+        let file = disk.open(path, OpenMode::Write).unwrap();
+        let len = file.len().unwrap();
+        if cut {
+            file.truncate(12).unwrap();
+        } else {
+            write_all_at(&*file, &[&7i64.to_be_bytes()], len - 12).unwrap();
+        }
+        let dir = open(&disk, LogDirOptions::default()).unwrap();
+        let log = load(&dir, config).unwrap();
+        let last = 999 + log.state.lock().sealed[1].base;
+        // The first segment's last record is not older than the retention, whatever its index says.
+        dir.housekeep(last + 100);
+        assert_eq!(
+            (log.start_offset(), log.offset_for_timestamp(last).unwrap()),
+            (0, Some((last - 1000, last)))
+        );
+        dir.housekeep(last + 101);
+        assert!(log.start_offset() > 0);
+    }
+}
+
+#[test]
 fn a_truncated_log_forgets_epochs_and_producers_behind_its_end() {
     let disk = MemDisk::with_dir("/");
     let dir = open(&disk, LogDirOptions::default()).unwrap();
