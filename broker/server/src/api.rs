@@ -11,6 +11,7 @@ mod groups;
 mod metadata;
 mod offsets;
 mod produce;
+mod rights;
 mod topics;
 
 use std::future::Future;

@@ -9,7 +9,7 @@ use aqueduct_wire::messages::{
     DescribeClusterRequest, DescribeClusterResponse, InitProducerIdRequest, InitProducerIdResponse,
 };
 
-use super::{Ask, codes};
+use super::{Ask, codes, rights};
 use crate::net::Answer;
 use crate::node::Node;
 
@@ -60,6 +60,10 @@ pub(super) fn describe_cluster(
         cluster_id: node.cluster_id.as_str().into(),
         controller_id: node.config.node_id,
         brokers: image.brokers.iter().map(broker).collect(),
+        cluster_authorized_operations: rights::answer(
+            request.include_cluster_authorized_operations,
+            rights::CLUSTER,
+        ),
         ..DescribeClusterResponse::default()
     }
 }

@@ -15,7 +15,7 @@ use aqueduct_wire::messages::{
     ListedGroup, MemberIdentity, MemberResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
-use super::{Ask, codes};
+use super::{Ask, codes, rights};
 use crate::coord::group::{JoinRequest, Leaving, Peer, State, SyncRequest};
 use crate::coord::shard::Slot;
 use crate::node::Node;
@@ -195,7 +195,10 @@ pub(super) async fn describe_groups(
     for group_id in request.groups {
         let looked = node.coordinator.look(&group_id, |slot| slot.map(describe)).await;
         let mut group = match looked {
-            Ok(Some(group)) => group,
+            Ok(Some(group)) => DescribedGroup {
+                authorized_operations: rights::answer(request.include_authorized_operations, rights::GROUP),
+                ..group
+            },
             // Up to version 5 a group that does not exist is described as dead.
             Ok(None) => DescribedGroup {
                 error_code: if ask.version >= 6 { ErrorCode::GroupIdNotFound } else { ErrorCode::None }

@@ -11,7 +11,7 @@ use aqueduct_wire::messages::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 
-use super::{Ask, codes};
+use super::{Ask, codes, rights};
 use crate::coord::OFFSETS_TOPIC;
 use crate::meta::ChangeError;
 use crate::meta::controller::{NewTopic, Refusal, check_name};
@@ -19,7 +19,8 @@ use crate::meta::image::{Image, Topic};
 use crate::node::Node;
 
 pub(super) async fn metadata(node: Arc<Node>, ask: Ask, request: MetadataRequest) -> MetadataResponse {
-    let topics = match request.topics {
+    let operations = rights::answer(request.include_topic_authorized_operations, rights::TOPIC);
+    let mut topics = match request.topics {
         // In version 0 an empty list stands for all.
         Some(topics) if ask.version > 0 || !topics.is_empty() => {
             let create = request.allow_auto_topic_creation && node.config.auto_create_topics;
@@ -30,12 +31,19 @@ pub(super) async fn metadata(node: Arc<Node>, ask: Ask, request: MetadataRequest
             image.topics().map(|topic| describe(&node, topic)).collect()
         }
     };
+    for topic in topics.iter_mut().filter(|topic| topic.error_code == ErrorCode::None as i16) {
+        topic.topic_authorized_operations = operations;
+    }
     let image = node.meta.image();
     MetadataResponse {
         brokers: brokers(&image),
         cluster_id: Some(node.cluster_id.as_str().into()),
         controller_id: node.config.node_id,
         topics,
+        cluster_authorized_operations: rights::answer(
+            request.include_cluster_authorized_operations,
+            rights::CLUSTER,
+        ),
         ..MetadataResponse::default()
     }
 }
