@@ -32,7 +32,7 @@ use serde_json::Value as Json;
 
 use crate::component::Spec;
 use crate::config::{Problem, ResolvedConfig};
-use crate::{Record, Result};
+use crate::{Error, Record, Result};
 
 /// A JSON object, as positions are stored: `{"lsn":23480,"snapshot":false}`.
 pub type JsonMap = serde_json::Map<String, Json>;
@@ -47,24 +47,63 @@ pub struct SourcePosition {
 }
 
 /// A record on its way into the log.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Default)]
 pub struct SourceRecord {
     /// The record; `None` advances the position without one (an idle heartbeat, or everything filtered).
     pub record: Option<Record>,
     /// The position that is reached once this and every earlier record is acknowledged. `None` for all but the last
     /// of several records that come from one change.
     pub position: Option<SourcePosition>,
+    /// Why the record could not be read; `record` holds what there is of it. It goes the way of a record that fails in
+    /// a step: a dead letter, or the end of the task.
+    pub failure: Option<Error>,
+    /// Who waits for what becomes of the records since the last receipt: those of one request.
+    pub receipt: Option<Receipt>,
 }
 
 impl SourceRecord {
     /// A record with its position.
     pub fn new(record: Record, position: SourcePosition) -> Self {
-        Self { record: Some(record), position: Some(position) }
+        Self { record: Some(record), position: Some(position), ..Self::default() }
+    }
+
+    /// One of several records that come from one change, but for the last.
+    pub fn unplaced(record: Record) -> Self {
+        Self { record: Some(record), ..Self::default() }
     }
 
     /// A position without a record. It is stored once everything before it is acknowledged.
     pub fn position_only(position: SourcePosition) -> Self {
-        Self { record: None, position: Some(position) }
+        Self { position: Some(position), ..Self::default() }
+    }
+
+    /// A record that could not be read, with what there is of it.
+    pub fn unreadable(record: Record, failure: Error) -> Self {
+        Self { record: Some(record), failure: Some(failure), ..Self::default() }
+    }
+}
+
+/// Somebody who waits for what becomes of records, such as the sender of an HTTP request. All records of one request
+/// come in one batch, the receipt with the last of them.
+///
+/// Exactly one of the two is called, or neither when the task ends before: then whoever waits sees the receipt dropped.
+pub trait Settle: Send + Sync {
+    /// Every record of the request, and every one before it, is durable in the log or dropped by a step; or its dead
+    /// letter is durable.
+    fn acknowledged(&self);
+
+    /// A record of the request can never pass, and dead letters are off. Nothing of the request was written; the task
+    /// goes on.
+    fn refused(&self, error: &Error);
+}
+
+/// A shared [`Settle`].
+#[derive(Clone)]
+pub struct Receipt(pub Arc<dyn Settle>);
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("receipt")
     }
 }
 

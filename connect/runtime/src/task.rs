@@ -2,6 +2,7 @@
 
 pub(crate) mod acks;
 pub(crate) mod dead_letter;
+mod inputs;
 pub(crate) mod refused;
 pub(crate) mod sink;
 pub(crate) mod source;

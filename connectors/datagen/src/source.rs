@@ -146,7 +146,7 @@ impl SourceTask for Task {
             }
         };
         let mut records: Vec<SourceRecord> = (self.next..self.next + due)
-            .map(|n| SourceRecord { record: Some(self.record(n)), position: None })
+            .map(|n| SourceRecord::unplaced(self.record(n)))
             .collect();
         self.next += due;
         self.pace.made(due);

@@ -272,7 +272,7 @@ impl Assembler {
             return;
         }
         out.extend(
-            self.scratch.drain(..).map(|record| SourceRecord { record: Some(record), position: None }),
+            self.scratch.drain(..).map(SourceRecord::unplaced),
         );
         if self.position.events.is_multiple_of(POSITION_EVERY as u64) {
             let position = self.source_position();

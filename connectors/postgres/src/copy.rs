@@ -3,7 +3,7 @@
 //! **Invariant:** a field without a backslash is a slice of what was read.
 
 use aqueduct_core::source::SourceRecord;
-use aqueduct_core::{Result, Value, failpoint};
+use aqueduct_core::{Result, failpoint};
 use bytes::Bytes;
 
 use crate::table::{Event, RowValues, Table};
@@ -21,7 +21,7 @@ pub(crate) fn decode(
         let line = &chunk[range];
         let row = row(table, line.strip_suffix(b"\n").unwrap_or(line), chunk)?;
         failpoint::hit("pg.snapshot.row");
-        out.push(SourceRecord { record: Some(table.created(row, event)), position: None });
+        out.push(SourceRecord::unplaced(table.created(row, event)));
     }
     Ok((out.len() - before) as u64)
 }
@@ -47,11 +47,11 @@ fn row(table: &Table, line: &[u8], chunk: &Bytes) -> Result<RowValues> {
         rest = after;
         let column = columns.get(row.len()).ok_or_else(|| table.wrong_width(row.len() + 1))?;
         row.push(match (escaped, field) {
-            (false, _) => column.value(field, chunk).map_err(|e| e.context(table.qualified()))?,
-            (true, b"\\N") => Value::Null,
+            (false, _) => column.value(field, chunk),
+            (true, b"\\N") => column.absent().clone(),
             (true, _) => {
                 let plain = Bytes::from(unescape(field));
-                column.value(&plain, &plain).map_err(|e| e.context(table.qualified()))?
+                column.value(&plain, &plain)
             }
         });
     }
@@ -83,20 +83,16 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 mod tests {
     use std::sync::Arc;
 
+    use aqueduct_core::Value;
+
     use super::*;
-    use crate::column::{ColumnType, DecimalMode, TimeMode, TypeModes};
+    use crate::column::ColumnType;
+    use crate::kind::PgType;
     use crate::table::{Origin, TableShape};
 
     fn table(types: &[u32]) -> Table {
-        let modes = TypeModes {
-            decimal: DecimalMode::Precise,
-            time: TimeMode::Adaptive,
-            placeholder: "missing".into(),
-        };
-        let origin = Origin { prefix: "p".into(), database: "d".into(), modes, tombstones: true };
         let columns = types.iter().enumerate();
-        let columns =
-            columns.map(|(i, oid)| ColumnType { name: format!("c{i}"), type_oid: *oid, typmod: -1 });
+        let columns = columns.map(|(i, oid)| ColumnType::new(format!("c{i}"), PgType::known(*oid, -1)));
         let shape = TableShape {
             schema: "s".to_owned(),
             name: "t".to_owned(),
@@ -104,7 +100,7 @@ mod tests {
             key: vec!["c0".to_owned()],
             included: true,
         };
-        Table::new(&shape, &Arc::new(origin))
+        Table::new(&shape, &Arc::new(Origin::plain()))
     }
 
     fn read(types: &[u32], line: &'static str) -> Result<RowValues> {

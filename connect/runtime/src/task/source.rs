@@ -19,6 +19,7 @@ use tokio::time::{Instant, Interval};
 
 use super::acks::AckQueue;
 use super::dead_letter::{DeadLetters, Origin, Verdict, judge, unwritable};
+use super::inputs::Inputs;
 use super::steps::{Failure, Stage, Steps};
 use super::tracker::AckTracker;
 use super::{TaskSetup, pause};
@@ -197,6 +198,7 @@ impl SourceLoop {
         for token in &tokens {
             self.tracker.acknowledged(token >> 1);
         }
+        self.hand_receipts();
         // What is only queued does not count: the log may never take it.
         let letters = tokens.iter().filter(|token| is_letter(**token)).count() as u64;
         self.stats.dead_letters.inc_by(letters);
@@ -209,6 +211,11 @@ impl SourceLoop {
         }
         self.tokens = tokens;
         result.map_err(|(token, error)| if is_letter(token) { unwritable(&error) } else { error })
+    }
+
+    /// Tells those who wait for their records.
+    fn hand_receipts(&mut self) {
+        self.tracker.take_settled().iter().for_each(|receipt| receipt.0.acknowledged());
     }
 
     /// The client tries for ever, so a log that takes nothing, such as one with a full disk, is no error; it must show.
@@ -245,16 +252,28 @@ impl SourceLoop {
 
     /// Steps, converters, topics, and into the producer. Acknowledgements are taken meanwhile.
     async fn write(&mut self, setup: &TaskSetup, batch: Vec<SourceRecord>) -> Result<()> {
-        let mut positions = Vec::with_capacity(batch.len());
+        let mut inputs = Inputs::default();
         let mut records = Vec::with_capacity(batch.len());
+        let mut unreadable = Vec::new();
         for (index, source) in batch.into_iter().enumerate() {
-            positions.push(source.position);
-            records.extend(source.record.map(|record| (index, record)));
+            inputs.push(source.position, source.receipt);
+            match (source.record, source.failure) {
+                (Some(record), None) => records.push((index, record)),
+                (Some(record), Some(error)) => {
+                    let class = setup.kind.spec().name.to_owned();
+                    unreadable.push((
+                        index,
+                        record,
+                        Failure { stage: Stage::TaskPoll, step: None, class, error },
+                    ));
+                }
+                (None, _) => {}
+            }
         }
         let passed = self.steps.apply(records, &setup.stats, setup.stop.token()).await?;
         let mut outputs: Vec<(usize, ProducerRecord)> = Vec::with_capacity(passed.records.len());
-        for (index, record, failure) in passed.failed {
-            let letter = self.letter(setup, &record, behind(&positions, index), failure).await?;
+        for (index, record, failure) in unreadable.into_iter().chain(passed.failed) {
+            let letter = self.bury(setup, &record, &mut inputs, index, failure).await?;
             outputs.extend(letter.map(|letter| (index, letter)));
         }
         // The log may be away, and a stop must not wait for it. Nothing of the batch is under way yet.
@@ -271,17 +290,39 @@ impl SourceLoop {
                     outputs.push((index, encoded));
                 }
                 Err(failure) => {
-                    let letter = self.letter(setup, &record, behind(&positions, index), failure).await?;
+                    let letter = self.bury(setup, &record, &mut inputs, index, failure).await?;
                     outputs.extend(letter.map(|letter| (index, letter)));
                 }
             }
         }
         // Letters were put before the records of their batch; the order of the inputs rules.
         outputs.sort_by_key(|(index, _)| *index);
-        let sent = self.number(outputs, positions);
+        outputs.retain(|(index, _)| !inputs.is_refused(*index));
+        let sent = self.number(outputs, inputs);
+        // What the steps dropped needs no acknowledgement.
+        self.hand_receipts();
         self.send(setup, sent).await?;
         setup.stats.bytes.inc_by(bytes);
         Ok(())
+    }
+
+    /// The dead letter of an input, or nothing when it is skipped or its whole request refused; an error when the task
+    /// must stop.
+    async fn bury(
+        &mut self,
+        setup: &TaskSetup,
+        record: &Record,
+        inputs: &mut Inputs,
+        index: usize,
+        failure: Failure,
+    ) -> Result<Option<ProducerRecord>> {
+        let bad = matches!(failure.error.kind(), ErrorKind::BadRecord);
+        match self.letter(setup, record, inputs.position_behind(index), failure).await {
+            Err(error) if bad && error.kind() == ErrorKind::BadRecord && inputs.refuse(index, &error) => {
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     async fn prepare(&mut self, setup: &TaskSetup, records: &[(usize, Record)]) -> Result<()> {
@@ -371,17 +412,17 @@ impl SourceLoop {
     fn number(
         &mut self,
         outputs: Vec<(usize, ProducerRecord)>,
-        positions: Vec<Option<SourcePosition>>,
+        inputs: Inputs,
     ) -> Vec<(u64, ProducerRecord)> {
         let mut outputs = outputs.into_iter().peekable();
         let mut numbered = Vec::with_capacity(outputs.len());
-        for (index, position) in positions.into_iter().enumerate() {
+        for (index, (position, receipt)) in inputs.into_iter().enumerate() {
             let from = numbered.len();
             while let Some((_, record)) = outputs.next_if(|(of, _)| *of == index) {
                 numbered.push((0, record));
             }
             let parts = u32::try_from(numbered.len() - from).unwrap_or(u32::MAX);
-            let token = self.tracker.submit(parts, position);
+            let token = self.tracker.submit(parts, position, receipt);
             for (slot, record) in &mut numbered[from..] {
                 let letters = self.letters.as_ref();
                 let letter = letters.is_some_and(|letters| Arc::ptr_eq(&letters.topic, &record.topic));
@@ -449,11 +490,6 @@ impl SourceLoop {
 /// Of what [`SourceLoop::number`] gave out.
 fn is_letter(token: u64) -> bool {
     token & 1 == 1
-}
-
-/// The position of a record: its own, or the next one behind it, since not every record carries one.
-fn behind(positions: &[Option<SourcePosition>], index: usize) -> Option<&SourcePosition> {
-    positions[index..].iter().flatten().next()
 }
 
 /// Waits for the position under way; for ever when there is none. Cancel-safe.

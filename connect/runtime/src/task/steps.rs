@@ -45,6 +45,7 @@ pub(crate) struct Failure {
 /// Where a record failed, in Connect's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
+    TaskPoll,
     Transformation,
     KeyConverter,
     ValueConverter,
@@ -56,6 +57,7 @@ pub(crate) enum Stage {
 impl Stage {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Stage::TaskPoll => "TASK_POLL",
             Stage::Transformation => "TRANSFORMATION",
             Stage::KeyConverter => "KEY_CONVERTER",
             Stage::ValueConverter => "VALUE_CONVERTER",

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use aqueduct_core::source::SourcePosition;
+use aqueduct_core::source::{Receipt, SourcePosition};
 
 /// Tracks acknowledgements in order.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub(crate) struct AckTracker {
     first: u64,
     /// The newest position of each source partition among what is done.
     ready: Vec<SourcePosition>,
+    /// Receipts of requests that are done with all before them.
+    settled: Vec<Receipt>,
 }
 
 #[derive(Debug)]
@@ -24,30 +26,45 @@ struct Entry {
     /// Acknowledgements to come.
     open: u32,
     position: Option<SourcePosition>,
+    receipt: Option<Receipt>,
 }
 
 impl AckTracker {
     /// Adds a source record of which `parts` records are written; none if a step dropped it. The answer is the token
     /// that each acknowledgement bears.
-    pub(crate) fn submit(&mut self, parts: u32, position: Option<SourcePosition>) -> u64 {
+    pub(crate) fn submit(
+        &mut self,
+        parts: u32,
+        position: Option<SourcePosition>,
+        receipt: Option<Receipt>,
+    ) -> u64 {
         if parts == 0 {
-            self.submit_done(position);
+            self.submit_done(position, receipt);
             return self.first;
         }
-        self.entries.push_back(Entry { open: parts, position });
+        self.entries.push_back(Entry { open: parts, position, receipt });
         self.first + self.entries.len() as u64 - 1
     }
 
     /// What is done from the start needs no entry of its own: many dropped records behind one that waits cost nothing.
-    fn submit_done(&mut self, position: Option<SourcePosition>) {
-        let Some(position) = position else { return };
-        match self.entries.back_mut() {
-            None => keep(&mut self.ready, position),
-            Some(last) if last.open == 0 && last.position.as_ref().is_none_or(|p| same(p, &position)) => {
+    fn submit_done(&mut self, position: Option<SourcePosition>, receipt: Option<Receipt>) {
+        match (self.entries.back_mut(), position, receipt) {
+            (_, None, None) => {}
+            (None, position, receipt) => self.done(Entry { open: 0, position, receipt }),
+            (Some(last), Some(position), None)
+                if last.open == 0 && last.position.as_ref().is_none_or(|p| same(p, &position)) =>
+            {
                 last.position = Some(position);
             }
-            Some(_) => self.entries.push_back(Entry { open: 0, position: Some(position) }),
+            (Some(_), position, receipt) => self.entries.push_back(Entry { open: 0, position, receipt }),
         }
+    }
+
+    fn done(&mut self, entry: Entry) {
+        if let Some(position) = entry.position {
+            keep(&mut self.ready, position);
+        }
+        self.settled.extend(entry.receipt);
     }
 
     /// One of the records with this token is acknowledged.
@@ -61,9 +78,7 @@ impl AckTracker {
         while self.entries.front().is_some_and(|entry| entry.open == 0) {
             let entry = self.entries.pop_front().expect("there is a first one");
             self.first += 1;
-            if let Some(position) = entry.position {
-                keep(&mut self.ready, position);
-            }
+            self.done(entry);
         }
     }
 
@@ -75,6 +90,11 @@ impl AckTracker {
     /// Takes what may be stored, at most one position per source partition.
     pub(crate) fn take_ready(&mut self) -> Vec<SourcePosition> {
         std::mem::take(&mut self.ready)
+    }
+
+    /// Takes the receipts of requests that are done.
+    pub(crate) fn take_settled(&mut self) -> Vec<Receipt> {
+        std::mem::take(&mut self.settled)
     }
 
     /// Whether everything submitted is acknowledged.
@@ -109,8 +129,8 @@ mod tests {
     #[test]
     fn a_position_waits_for_every_earlier_record() {
         let mut tracker = AckTracker::default();
-        let first = tracker.submit(1, Some(at("a", 1)));
-        let second = tracker.submit(1, Some(at("a", 2)));
+        let first = tracker.submit(1, Some(at("a", 1)), None);
+        let second = tracker.submit(1, Some(at("a", 2)), None);
         tracker.acknowledged(second);
         assert!(!tracker.has_ready());
         tracker.acknowledged(first);
@@ -121,7 +141,7 @@ mod tests {
     #[test]
     fn a_record_that_became_several_waits_for_all_of_them() {
         let mut tracker = AckTracker::default();
-        let token = tracker.submit(3, Some(at("a", 1)));
+        let token = tracker.submit(3, Some(at("a", 1)), None);
         tracker.acknowledged(token);
         tracker.acknowledged(token);
         assert!(!tracker.has_ready());
@@ -132,9 +152,9 @@ mod tests {
     #[test]
     fn dropped_records_advance_the_position_without_memory() {
         let mut tracker = AckTracker::default();
-        let token = tracker.submit(1, Some(at("a", 0)));
+        let token = tracker.submit(1, Some(at("a", 0)), None);
         for n in 1..10_000 {
-            tracker.submit(0, Some(at("a", n)));
+            tracker.submit(0, Some(at("a", n)), None);
         }
         assert_eq!(tracker.entries.len(), 2);
         assert!(!tracker.has_ready());
@@ -146,7 +166,7 @@ mod tests {
     fn one_position_is_kept_per_source_partition() {
         let mut tracker = AckTracker::default();
         for n in 0..4 {
-            let token = tracker.submit(1, Some(at(if n % 2 == 0 { "even" } else { "odd" }, n)));
+            let token = tracker.submit(1, Some(at(if n % 2 == 0 { "even" } else { "odd" }, n)), None);
             tracker.acknowledged(token);
         }
         assert_eq!(tracker.take_ready(), [at("even", 2), at("odd", 3)]);
@@ -161,7 +181,7 @@ mod tests {
         ) {
             let mut tracker = AckTracker::default();
             let tokens: Vec<u64> =
-                parts.iter().enumerate().map(|(n, parts)| tracker.submit(*parts, Some(at("a", n as u64)))).collect();
+                parts.iter().enumerate().map(|(n, parts)| tracker.submit(*parts, Some(at("a", n as u64)), None)).collect();
             let mut open = parts.clone();
             let mut stored = None;
             let check = |tracker: &mut AckTracker, open: &[u32], stored: &mut Option<u64>| {
