@@ -12,7 +12,7 @@ mod slice;
 pub use decode::decode;
 pub use encode::{encode, encode_text};
 pub use schema::{fingerprint, schema_from_json, schema_to_json};
-pub use slice::Paths;
+pub use slice::{Paths, Splicer};
 
 use bytes::Bytes;
 

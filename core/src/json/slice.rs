@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use crate::{FieldPath, Slot, Str};
 
 /// Paths that are looked for together, in one pass.
@@ -97,6 +99,33 @@ fn null_parents(nodes: &[Node], places: &mut [Slot<Range<usize>>]) {
             places[leaf] = Slot::NullParent;
         }
         null_parents(&node.inner, places);
+    }
+}
+
+/// Copies text and replaces values in it, from the first to the last.
+pub struct Splicer<'t> {
+    text: &'t [u8],
+    out: Vec<u8>,
+    copied: usize,
+}
+
+impl<'t> Splicer<'t> {
+    /// With room for `more` bytes beyond the text's own.
+    pub fn new(text: &'t [u8], more: usize) -> Self {
+        Self { text, out: Vec::with_capacity(text.len() + more), copied: 0 }
+    }
+
+    /// Where to write what stands for `range`, which lies behind the one before.
+    pub fn replace(&mut self, range: &Range<usize>) -> &mut Vec<u8> {
+        self.out.extend_from_slice(self.text.get(self.copied..range.start).unwrap_or_default());
+        self.copied = range.end;
+        &mut self.out
+    }
+
+    /// The text with everything replaced.
+    pub fn finish(mut self) -> Bytes {
+        self.out.extend_from_slice(self.text.get(self.copied..).unwrap_or_default());
+        self.out.into()
     }
 }
 
@@ -211,7 +240,6 @@ fn quote_or_escape(text: &[u8], mut at: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;

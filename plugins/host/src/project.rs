@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** where a record has a schema, what the guest sets fits it, or the record fails unchanged.
 
-use aqueduct_core::{Error, Locator, Result, Schema, Slot, Type, Value, json, logical};
+use aqueduct_core::{Error, Result, Schema, Slot, Type, Value, json, logical};
 use bytes::Bytes;
 
 use crate::bindings::aqueduct::transform::types::{FieldValue, NewValue};
@@ -113,13 +113,6 @@ fn kind(new: &NewValue) -> &'static str {
         NewValue::Text(_) => "text",
         NewValue::Bytes(_) => "bytes",
         NewValue::Json(_) => "JSON",
-    }
-}
-
-/// Puts a lifted value where the locator leads.
-pub(crate) fn put(value: &mut Value, locator: &Locator, new: Value) {
-    if let Slot::Found(place) = locator.get_mut(value) {
-        *place = new;
     }
 }
 

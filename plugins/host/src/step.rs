@@ -12,10 +12,12 @@
 
 mod call;
 mod outcome;
+mod seen;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use aqueduct_core::json::Paths;
 use aqueduct_core::transform::{Outcome, Transform};
 use aqueduct_core::{Error, FieldPath, Locator, Record, Result, SchemaCache};
 
@@ -24,6 +26,7 @@ use crate::guest::{Called, Guest, Limits};
 use crate::guest_log::GuestLog;
 use crate::module::Module;
 use call::Prepared;
+use seen::Seen;
 
 /// What the step was configured to do.
 pub(crate) struct Settings {
@@ -52,6 +55,8 @@ pub(crate) type Located = Arc<[Option<Locator>]>;
 pub(crate) struct WasmStep {
     settings: Settings,
     view: View,
+    /// The fields of the view, to be found in text.
+    paths: Option<Paths>,
     log: GuestLog,
     /// `None` after a trap, until the next call.
     guest: Option<Guest>,
@@ -62,7 +67,7 @@ pub(crate) struct WasmStep {
 
 /// A record on its way through the step.
 enum Slot {
-    Waiting(Record, Located),
+    Waiting(Record, Seen),
     Done(Outcome),
 }
 
@@ -106,7 +111,8 @@ fn same_partition(slots: &[Slot], from: usize) -> Range<usize> {
 impl WasmStep {
     /// A step with its first instance, whose view is `view`.
     pub(crate) fn new(settings: Settings, view: View, guest: Guest, log: GuestLog) -> Self {
-        Self { settings, view, log, guest: Some(guest), located: SchemaCache::new(), trapped: 0 }
+        let paths = view.fields.as_deref().and_then(Paths::new);
+        Self { settings, view, paths, log, guest: Some(guest), located: SchemaCache::new(), trapped: 0 }
     }
 
     /// Decides what needs no guest, and decodes for the rest.
@@ -114,16 +120,15 @@ impl WasmStep {
         if record.value.is_null() {
             return Slot::Done(if self.settings.drop_nulls { Outcome::Drop } else { Outcome::Keep(record) });
         }
-        let Some(fields) = &self.view.fields else { return Slot::Waiting(record, Arc::default()) };
-        if let Err(error) = record.value.value() {
-            return Slot::Done(Outcome::Fail(record, error));
-        }
+        let Some(fields) = &self.view.fields else { return Slot::Waiting(record, Seen::default()) };
         let schema = record.value.schema().cloned();
         let located = self
             .located
             .get(schema.as_ref(), |schema| Ok(fields.iter().map(|field| field.locate(schema)).collect()));
-        match located.cloned() {
-            Ok(located) => Slot::Waiting(record, located),
+        let seen =
+            located.cloned().and_then(|located| Seen::of(&mut record.value, located, self.paths.as_ref()));
+        match seen {
+            Ok(seen) => Slot::Waiting(record, seen),
             Err(error) => Slot::Done(Outcome::Fail(record, error)),
         }
     }
@@ -232,13 +237,13 @@ impl WasmStep {
 fn settle(slots: &mut [Slot], answers: Vec<Answer>) {
     let waiting = slots.iter_mut().filter(|slot| matches!(slot, Slot::Waiting(..)));
     for (slot, answer) in waiting.zip(answers) {
-        finish(slot, |record, located| outcome::of(answer, record, located));
+        finish(slot, |record, seen| outcome::of(answer, record, seen));
     }
 }
 
-fn finish(slot: &mut Slot, f: impl FnOnce(Record, &Located) -> Outcome) {
+fn finish(slot: &mut Slot, f: impl FnOnce(Record, &Seen) -> Outcome) {
     *slot = match std::mem::replace(slot, Slot::Done(Outcome::Drop)) {
-        Slot::Waiting(record, located) => Slot::Done(f(record, &located)),
+        Slot::Waiting(record, seen) => Slot::Done(f(record, &seen)),
         done @ Slot::Done(_) => done,
     };
 }

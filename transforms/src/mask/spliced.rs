@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use aqueduct_core::json::{self, Paths};
+use aqueduct_core::json::{self, Paths, Splicer};
 use aqueduct_core::{Datum, FieldPath, Result, Schema, SchemaRef, Slot, Str, Type, Value};
 use bytes::Bytes;
 
@@ -52,19 +52,15 @@ impl Splice {
             _ => 0,
         };
         self.order.sort_unstable_by_key(start);
-        let mut out = Vec::with_capacity(text.len() + 64 * self.order.len());
-        let mut copied = 0;
+        let mut splicer = Splicer::new(text, 64 * self.order.len());
         for field in &self.order {
             let Slot::Found(range) = &places[*field] else { continue };
-            out.extend_from_slice(&text[copied..range.start]);
-            copied = range.end;
             let leaf = plan.fields[*field].as_ref().and_then(|locator| locator.schema()).map(|leaf| &**leaf);
             let masked = method.apply(&decode(text, range.clone(), leaf)?, leaf)?;
             // What masking makes is text or null, whatever the field was.
-            json::encode(&mut out, &masked, None)?;
+            json::encode(splicer.replace(range), &masked, None)?;
         }
-        out.extend_from_slice(&text[copied..]);
-        Ok(Some(Datum::json(plan.out.clone(), out.into())))
+        Ok(Some(Datum::json(plan.out.clone(), splicer.finish())))
     }
 }
 

@@ -1,13 +1,11 @@
 //! Records as a guest's arguments: what must be encoded for it is made first, then everything is lent.
 
-use std::sync::Arc;
-
 use aqueduct_core::Error;
 use aqueduct_core::transform::Outcome;
-use aqueduct_core::{Datum, Locator, Record, Result, Slot as Field, Value};
+use aqueduct_core::{Datum, Record, Result};
 use bytes::Bytes;
 
-use super::{Located, Slot, View, finish};
+use super::{Seen, Slot, View, finish};
 use crate::bindings::aqueduct::transform::types::{FieldValue, InHeader, InRecord, Input, Needs, PluginInfo};
 use crate::project;
 
@@ -54,8 +52,8 @@ impl<'v> Prepared<'v> {
     pub(super) fn new(view: &'v View, slots: &mut [Slot]) -> Self {
         let mut records = Vec::with_capacity(slots.len());
         for slot in slots {
-            let Slot::Waiting(record, located) = slot else { continue };
-            match encode(view, record, located) {
+            let Slot::Waiting(record, seen) = slot else { continue };
+            match encode(view, record, seen) {
                 Ok(encoded) => records.push(encoded),
                 Err(error) => finish(slot, |record, _| Outcome::Fail(record, error)),
             }
@@ -70,11 +68,10 @@ impl<'v> Prepared<'v> {
         if width == 0 {
             return fields;
         }
-        for ((record, located), encoded) in waiting(slots).zip(&self.records) {
-            let value = record.value.decoded().unwrap_or(&Value::Null);
-            for (i, locator) in located.iter().enumerate() {
+        for ((record, seen), encoded) in waiting(slots).zip(&self.records) {
+            for i in 0..seen.len() {
                 let text = encoded.fields.get(i).and_then(Option::as_deref);
-                fields.push(project::lower(&slot(locator.as_ref(), value), text));
+                fields.push(project::lower(&seen.get(i, &record.value), text));
             }
         }
         fields
@@ -130,27 +127,21 @@ impl<'v> Prepared<'v> {
     }
 }
 
-fn waiting(slots: &[Slot]) -> impl Iterator<Item = (&Record, &Located)> {
+fn waiting(slots: &[Slot]) -> impl Iterator<Item = (&Record, &Seen)> {
     slots.iter().filter_map(|slot| match slot {
-        Slot::Waiting(record, located) => Some((record, located)),
+        Slot::Waiting(record, seen) => Some((record, seen)),
         Slot::Done(_) => None,
     })
 }
 
-fn slot<'a>(locator: Option<&Locator>, value: &'a Value) -> Field<&'a Value> {
-    locator.map_or(Field::Missing, |locator| locator.get(value))
-}
-
-fn encode(view: &View, record: &Record, located: &Located) -> Result<Encoded> {
+fn encode(view: &View, record: &Record, seen: &Seen) -> Result<Encoded> {
     let mut encoded = Encoded::default();
     if view.fields.is_none() {
         encoded.value = json(&record.value)?;
     } else {
-        let value = record.value.decoded().unwrap_or(&Value::Null);
-        for (i, locator) in located.iter().enumerate() {
-            let schema = locator.as_ref().and_then(Locator::schema).map(Arc::as_ref);
-            if let Some(text) = project::json_text(&slot(locator.as_ref(), value), schema)? {
-                encoded.fields.resize(located.len(), None);
+        for i in 0..seen.len() {
+            if let Some(text) = project::json_text(&seen.get(i, &record.value), seen.schema(i))? {
+                encoded.fields.resize(seen.len(), None);
                 encoded.fields[i] = Some(text);
             }
         }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use aqueduct_core::transform::Outcome;
-use aqueduct_core::{Datum, Error, Locator, Record, Result, Slot, Value, json};
+use aqueduct_core::{Datum, Error, Record, Result, Slot, Value, json};
 
-use super::Located;
+use super::Seen;
 use crate::bindings::aqueduct::transform::types::{
     ChangedField, NewValue, OutDatum, OutRecord, Outcome as Answer, RecordError,
 };
@@ -13,12 +13,12 @@ use crate::guest_log::clean;
 use crate::project;
 
 /// What the answer makes of the record. A wrong answer fails the record.
-pub(super) fn of(answer: Answer, mut record: Record, located: &Located) -> Outcome {
+pub(super) fn of(answer: Answer, mut record: Record, seen: &Seen) -> Outcome {
     let result = match answer {
         Answer::Keep => Ok(()),
         Answer::Drop => return Outcome::Drop,
         Answer::SetValue(text) => datum(text).map(|value| record.value = value),
-        Answer::SetFields(changed) => set_fields(&mut record, located, changed),
+        Answer::SetFields(changed) => set_fields(&mut record, seen, changed),
         Answer::Emit(records) => match emit(&record, records) {
             Ok(records) if records.is_empty() => return Outcome::Drop,
             Ok(records) => return Outcome::Emit(records),
@@ -41,31 +41,32 @@ fn datum(text: Vec<u8>) -> Result<Datum> {
     Ok(Datum::json(None, text))
 }
 
-fn set_fields(record: &mut Record, located: &Located, changed: Vec<ChangedField>) -> Result<()> {
-    let value = record.value.value_mut()?;
-    let mut lifted: Vec<(&Locator, Value)> = Vec::with_capacity(changed.len());
+fn set_fields(record: &mut Record, seen: &Seen, changed: Vec<ChangedField>) -> Result<()> {
+    let mut lifted: Vec<(usize, Value)> = Vec::with_capacity(changed.len());
     for ChangedField { field, value: new } in changed {
-        let locator = located.get(field as usize).ok_or_else(|| {
-            Error::bad_record(format!("the plugin set field {field}, but asked for {} only", located.len()))
-        })?;
-        let nothing =
-            || Error::bad_record(format!("the plugin set field {field}, which this record does not have"));
-        let locator = locator.as_ref().ok_or_else(nothing)?;
-        match locator.get(value) {
+        let i = field as usize;
+        if i >= seen.len() {
+            return Err(Error::bad_record(format!(
+                "the plugin set field {field}, but asked for {} only",
+                seen.len()
+            )));
+        }
+        match seen.get(i, &record.value) {
             Slot::Found(_) => {}
             Slot::NullParent if matches!(new, NewValue::Null) => continue,
-            Slot::NullParent | Slot::Missing => return Err(nothing()),
+            Slot::NullParent | Slot::Missing => {
+                let text = format!("the plugin set field {field}, which this record does not have");
+                return Err(Error::bad_record(text));
+            }
         }
-        let schema = locator.schema().map(|schema| &**schema);
-        let new = project::lift(new, schema)
+        let new = project::lift(new, seen.schema(i))
             .map_err(|error| error.context(format!("the plugin set field {field}")))?;
-        lifted.push((locator, new));
+        // Set twice, the last counts.
+        lifted.retain(|(other, _)| *other != i);
+        lifted.push((i, new));
     }
     // All fit, so all are put.
-    for (locator, new) in lifted {
-        project::put(value, locator, new);
-    }
-    Ok(())
+    seen.put(&mut record.value, lifted)
 }
 
 fn emit(input: &Record, records: Vec<OutRecord>) -> Result<Vec<Record>> {
