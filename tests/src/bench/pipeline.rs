@@ -129,7 +129,11 @@ pub fn s3(report: &mut Report) -> Result<()> {
 }
 
 fn start(report: &Report, dir: &Path) -> Result<Aqueduct> {
-    let start = Start::run(dir, &[]);
+    let mut start = Start::run(dir, &[]);
+    // What REST may name: the files that are written, and the guests.
+    for path in [dir, &crate::process::root().join("plugins")] {
+        start.args.extend(["--allow-path".to_owned(), path.display().to_string()]);
+    }
     report.ran(&show(&start.command()));
     start.start()
 }
