@@ -8,6 +8,7 @@ use aqueduct_core::config::{ConfigDef, ConfigKey, ConfigType, Importance, Proble
 
 use crate::backoff::{RestartPolicy, RetryPolicy};
 use crate::secrets::ReferenceResolver;
+use crate::topics::TopicSettings;
 
 /// Largest record that the runtime writes, and the `max.message.bytes` of the topics it creates.
 pub(crate) const MAX_RECORD_BYTES: usize = 16 << 20;
@@ -186,7 +187,7 @@ pub(crate) fn problems(
     if matches!(connector, Connector::Sink(_)) {
         problems.extend(topic_problems(resolved));
     }
-    problems.extend(creation_problems(resolved));
+    problems.extend(TopicSettings::parse(resolved).err().unwrap_or_default());
     problems.extend(override_problems(resolved));
     problems.extend(path_problems(connector, resolved, resolver));
     let text = |key: &str| resolved.get(key).map(|value| value.text.trim());
@@ -258,23 +259,6 @@ fn override_problems(resolved: &ResolvedConfig) -> Vec<Problem> {
     let problem =
         |key: &String| Problem::new(key, format!("`{key}`: it would run other code in this process"));
     resolved.keys().filter(foreign).map(problem).collect()
-}
-
-fn creation_problems(resolved: &ResolvedConfig) -> Vec<Problem> {
-    let number = |key: &str| -> Option<Problem> {
-        let value = resolved.get(key)?;
-        match value.text.trim().parse::<i32>() {
-            Ok(n) if n == -1 || n > 0 => None,
-            _ => Some(Problem::new(
-                key,
-                format!("`{key}`: `{}` is neither -1 nor a positive number", value.text),
-            )),
-        }
-    };
-    ["topic.creation.default.partitions", "topic.creation.default.replication.factor"]
-        .into_iter()
-        .filter_map(number)
-        .collect()
 }
 
 /// The config of one step: its keys without prefix, and its component.
