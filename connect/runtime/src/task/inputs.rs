@@ -46,14 +46,9 @@ impl Inputs {
     fn end_of(&self, index: usize) -> Option<usize> {
         self.0[index..].iter().position(|input| input.receipt.is_some()).map(|behind| index + behind)
     }
-}
-
-impl IntoIterator for Inputs {
-    type Item = (Option<SourcePosition>, Option<Receipt>);
-    type IntoIter = std::iter::Map<std::vec::IntoIter<Input>, fn(Input) -> Self::Item>;
 
     /// Positions, and the receipts of requests that are not refused.
-    fn into_iter(self) -> Self::IntoIter {
+    pub(super) fn finish(self) -> impl Iterator<Item = (Option<SourcePosition>, Option<Receipt>)> {
         self.0.into_iter().map(|input| (input.position, input.receipt.filter(|_| !input.refused)))
     }
 }
@@ -91,7 +86,7 @@ mod tests {
         let refused: Vec<bool> = (0..6).map(|index| inputs.is_refused(index)).collect();
         assert_eq!(refused, [false, false, true, true, true, false]);
         assert_eq!(waits.0.load(Ordering::Relaxed), 1);
-        let receipts: Vec<bool> = inputs.into_iter().map(|(_, receipt)| receipt.is_some()).collect();
+        let receipts: Vec<bool> = inputs.finish().map(|(_, receipt)| receipt.is_some()).collect();
         assert_eq!(receipts, [false, true, false, false, false, false]);
     }
 }

@@ -416,7 +416,7 @@ impl SourceLoop {
     ) -> Vec<(u64, ProducerRecord)> {
         let mut outputs = outputs.into_iter().peekable();
         let mut numbered = Vec::with_capacity(outputs.len());
-        for (index, (position, receipt)) in inputs.into_iter().enumerate() {
+        for (index, (position, receipt)) in inputs.finish().enumerate() {
             let from = numbered.len();
             while let Some((_, record)) = outputs.next_if(|(of, _)| *of == index) {
                 numbered.push((0, record));
