@@ -80,7 +80,7 @@ impl Converter for JsonByReference {
         }
         let text = datum.to_json()?;
         if let Some(schema) = datum.schema() {
-            let name = Bytes::copy_from_slice(&self.fingerprints.of(schema).0);
+            let name = self.fingerprints.bytes_of(schema);
             headers.push(
                 aqueduct_core::Str::from_static(header_of(part)),
                 Datum::schemaless(Value::Bytes(name)),
