@@ -335,7 +335,7 @@ mod tests {
             ("durability", "maybe"),
             ("min.cleanable.dirty.ratio", "1.5"),
             ("segment.bytes", "10"),
-            ("compression.type", "zstd"),
+            ("compression.type", "lzma"),
         ] {
             assert!(matches!(check(name, value), Err(InvalidConfig::Value { .. })), "{name}={value}");
         }
