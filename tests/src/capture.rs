@@ -118,6 +118,11 @@ impl Scene {
         self.number("SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots")
     }
 
+    /// Bytes of WAL that the server decodes again when streaming begins, because `restart_lsn` lies behind what is confirmed.
+    pub fn decoded_again(&self) -> Result<Option<i64>> {
+        self.number("SELECT (confirmed_flush_lsn - restart_lsn)::bigint FROM pg_replication_slots")
+    }
+
     /// Bytes of WAL that the slot has not confirmed.
     pub fn lag(&self) -> Result<i64> {
         Ok(self.flushed()? - self.confirmed()?.context("there is no slot")?)

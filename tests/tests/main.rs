@@ -8,3 +8,4 @@ mod dead_letters;
 mod kills;
 mod powerloss;
 mod runtime;
+mod stops;

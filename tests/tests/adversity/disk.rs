@@ -160,7 +160,10 @@ fn full_log() -> Result<()> {
     let shown = rest.until_status("gen", LIMIT, |status| trace(status).contains("acknowledged nothing"))?;
     let (code, health) = rest.call(Method::GET, "/health", None)?;
     let why = health["message"].as_str().unwrap_or_default();
-    ensure!(code == 500 && health["status"] == "unhealthy" && why.contains("disk is full"), "{code} {health}");
+    ensure!(
+        code == 500 && health["status"] == "unhealthy" && why.contains("disk is full"),
+        "{code} {health}"
+    );
     std::fs::remove_file(filler)?;
     eventually("it goes on once there is room", LIMIT, || written() >= 8000)
         .with_context(|| format!("status when full: {shown}\n{}", process.output()))?;
@@ -212,4 +215,50 @@ fn full_sink() -> Result<()> {
     eventually("everything arrives once there is room", LIMIT, all).with_context(|| process.output())?;
     ensure!(aqueduct_tests::lake::directory_lines(&out)?.len() == 5000, "each once");
     end(process, &[])
+}
+
+#[test]
+fn a_stop_while_a_put_is_tried_again_commits_what_was_taken_before() {
+    stop_when_full().expect("it is committed");
+}
+
+/// The first records are taken and not due for long; the next ones go to another file, for which there is no room.
+fn stop_when_full() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let test = "a_stop_while_a_put_is_tried_again_commits_what_was_taken_before";
+    let Some(small) = Small::mount(&dir.path().join("small"), 4, test)? else { return Ok(()) };
+    let (start, mut process, rest) = start(dir.path())?;
+    let rows = |kind: &str, ids: std::ops::Range<u32>| -> Vec<Write> {
+        let row = |id| format!(r#"{{"id":{id},"kind":"{kind}"}}"#).into();
+        ids.map(|id| Write { value: Some(row(id)), ..Write::default() }).collect()
+    };
+    topic::create(&process.kafka, "orders", 1, &[])?;
+    topic::write(&process.kafka, "orders", &rows("first", 0..10))?;
+    let out = dir.path().join("small/out");
+    let config = json!({
+        "connector.class": "file", "topics": "orders", "path": out.join("{field.kind}"), "roll.age": "1h",
+        "offset.flush.interval.ms": "1h",
+    });
+    rest.put_connector("files", &config)?;
+    let taken = || rest.metric("aqueduct_connector_records_total", "files").is_ok_and(|count| count == 10.0);
+    eventually("the first records are taken", LIMIT, taken).with_context(|| process.output())?;
+    let filler = small.fill()?;
+    topic::write(&process.kafka, "orders", &rows("second", 10..5000))?;
+    rest.until_status("files", LIMIT, |status| trace(status).contains("o space left"))?;
+    let status = process.terminate(LIMIT)?;
+    ensure!(status.success(), "{status}: {}", process.output());
+    std::fs::remove_file(filler)?;
+
+    let process = start.start()?;
+    let lines = aqueduct_tests::lake::directory_lines(&out)?;
+    let committed = topic::committed(&process.kafka, "connect-files", "orders", 0)?;
+    ensure!(lines.len() >= 10 && committed == Some(10), "{} lines, committed {committed:?}", lines.len());
+    let rest = Rest::new(&process)?;
+    let taken =
+        || rest.metric("aqueduct_connector_records_total", "files").is_ok_and(|count| count >= 4990.0);
+    eventually("the others are taken", LIMIT, taken).with_context(|| process.output())?;
+    end(process, &[])?;
+    let lines = aqueduct_tests::lake::directory_lines(&out)?.len();
+    ensure!(lines == 5000, "{lines} lines: the stop completes the rest");
+    Ok(())
 }
