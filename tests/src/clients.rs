@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 
@@ -46,12 +47,24 @@ pub(crate) fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(python)
 }
 
+/// Debian's kcat; `None`, said by name, where it is not installed.
+pub fn kcat(test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("kcat")).find(|kcat| kcat.exists());
+    if found.is_none() {
+        crate::require::not_run("kcat", test, "`apt-get install kcat` brings it");
+    }
+    found
+}
+
 /// The class path of the compiled Java client test; `None`, said by name, where Java 17 or Maven is missing.
 pub fn java(test: &str) -> Option<String> {
-    match java_classes() {
-        Ok(classes) => Some(classes),
+    // Once: a running JVM must not find half a class.
+    static CLASSES: OnceLock<Result<String, String>> = OnceLock::new();
+    match CLASSES.get_or_init(|| java_classes().map_err(|error| format!("{error:#}"))) {
+        Ok(classes) => Some(classes.clone()),
         Err(error) => {
-            crate::require::not_run("java-client", test, &format!("{error:#}"));
+            crate::require::not_run("java-client", test, error);
             None
         }
     }
@@ -72,7 +85,11 @@ fn java_classes() -> Result<String> {
     }
     let lib = format!("{}/*", dir.join("lib").display());
     let classes = dir.join("classes");
-    run(Command::new("javac").arg("-d").arg(&classes).args(["-cp", &lib]).arg(source.join("RoundTrip.java")))
-        .context("a JDK of Java 17 or newer is needed")?;
+    run(Command::new("javac")
+        .arg("-d")
+        .arg(&classes)
+        .args(["-cp", &lib])
+        .args(["RoundTrip.java", "Member.java"].map(|file| source.join(file))))
+    .context("a JDK of Java 17 or newer is needed")?;
     Ok(format!("{}:{lib}", classes.display()))
 }

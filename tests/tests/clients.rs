@@ -1,6 +1,8 @@
 //! Clients that users have, unchanged: each produces (idempotent, every codec) and consumes by group, across broker
 //! restarts, and every record is counted.
 
+mod groups;
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
