@@ -23,8 +23,10 @@ pub(crate) fn run_named(names: &[String]) -> Result<()> {
         run(bench().arg("run").args(others))?;
     }
     if names.is_empty() || names.iter().any(|name| name == "transforms") {
-        for package in ["aqueduct-transforms", "aqueduct-plugin-host"] {
-            run(cargo().args(["run", "--release", "-p", package, "--example", "bench_transforms"]))?;
+        for (package, example) in
+            [("aqueduct-transforms", "bench_transforms"), ("aqueduct-plugin-host", "bench_wasm")]
+        {
+            run(cargo().args(["run", "--release", "-p", package, "--example", example]))?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Nanoseconds per record of the mask as a WASM guest: 1 KiB of JSON with 20 fields, 2 of them masked.
 //!
-//! `cargo run --release -p aqueduct-plugin-host --example bench_transforms` prints a JSON line for each batch size and
-//! form of the input. The built-in steps are measured by the example of the same name in `transforms/`.
+//! `cargo run --release -p aqueduct-plugin-host --example bench_wasm` prints a JSON line for each batch size and
+//! form of the input. The built-in steps are measured by `bench_transforms` in `transforms/`.
 
 use std::hint::black_box;
 use std::path::Path;
