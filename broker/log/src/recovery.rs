@@ -178,7 +178,8 @@ impl Load<'_> {
         let mut sealed =
             bases[..first].iter().map(|segment| self.open(*segment)).collect::<Result<Vec<_>>>()?;
         let from = bases[first].0;
-        let (snapshot, mut producers) = load_snapshot(self.disk(), self.dir, start, from)?;
+        // Batches below the log start count too, as long as they are there.
+        let (snapshot, mut producers) = load_snapshot(self.disk(), self.dir, bases[0].0, from)?;
         let stored = LeaderEpochs::load(self.disk(), self.dir).unwrap_or_else(|error| {
             tracing::warn!(partition = %self.id, %error, "building the epochs again from the log");
             None
@@ -281,11 +282,11 @@ pub(crate) fn snapshot_path(dir: &Path, at: i64) -> PathBuf {
     dir.join(format!("{at:020}.snapshot"))
 }
 
-/// The last whole snapshot at or below `up_to`, and its offset; else an empty one at the log start.
+/// The last whole snapshot at or below `up_to`, and its offset; else an empty one where the first segment begins.
 pub(crate) fn load_snapshot(
     disk: &dyn Disk,
     dir: &Path,
-    start: i64,
+    first_base: i64,
     up_to: i64,
 ) -> Result<(i64, ProducerStates)> {
     let list = disk.list(dir).map_err(|e| LogError::io("list", dir, e))?;
@@ -302,7 +303,7 @@ pub(crate) fn load_snapshot(
             Err(error) => tracing::warn!(%error, "using an older producer snapshot"),
         }
     }
-    Ok((start, ProducerStates::default()))
+    Ok((first_base, ProducerStates::default()))
 }
 
 #[cfg(test)]

@@ -102,8 +102,9 @@ impl PartitionLog {
 
     /// Producer state again from the last snapshot at or below the end, plus the log.
     fn rebuild_producers(&self, state: &mut State) -> Result<()> {
+        let first = state.sealed.first().map_or(state.active.base, |s| s.base);
         let (from, mut producers) =
-            recovery::load_snapshot(&*self.context.disk, &self.dir, state.start, state.end)?;
+            recovery::load_snapshot(&*self.context.disk, &self.dir, first, state.end)?;
         let frozen = state.active.frozen();
         for segment in state.sealed.iter().chain([&frozen]) {
             replay(segment, from, &mut producers, None)?;

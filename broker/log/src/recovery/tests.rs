@@ -182,7 +182,7 @@ fn a_time_index_made_of_garbage_deletes_nothing_and_hides_nothing() {
     // Too old a time in the last entry, and an index that ends early.
     for cut in [false, true] {
         let disk = MemDisk::with_dir("/");
-        let config = LogConfig { segment_bytes: 4000, retention_ms: 100, ..small() };
+        let config = LogConfig { segment_bytes: 2500, retention_ms: 100, ..small() };
         {
             let dir = open(&disk, LogDirOptions::default()).unwrap();
             let log = load(&dir, config.clone()).unwrap();
