@@ -3,6 +3,12 @@
 //! **Invariant:** the server is told the confirmed position, never the received one, and on time even while nobody
 //! takes what was read: reading stops at the byte budget, status updates do not. A server that shuts down is not kept
 //! waiting longer than [`SHUTDOWN_PATIENCE`].
+//!
+//! When streaming begins, PostgreSQL decodes again from the slot's `restart_lsn`, which lies at or before what is
+//! confirmed, and sends only what is new. It moves `restart_lsn` past a transaction when it has decoded the list of
+//! running transactions that it writes every 15 s or at a checkpoint, and a position behind that list is confirmed; the
+//! latter is at most 10 s late where nothing changes. So a restart within these seconds after
+//! a large transaction waits for its decoding: about 2 s for 125 MiB of WAL, with any client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
