@@ -64,11 +64,13 @@ fn kills(scene: &Scene, workload: aqueduct_tests::workload::Workload, rows: i64)
         life(scene, failpoint, Duration::from_secs(60), &mut firsts)?;
     }
 
-    // Enough bytes at once for uploads in parts.
+    // Enough bytes at once for uploads in parts, and time for them also where the machine is busy.
+    set_age(scene, "1s", "10s")?;
     for failpoint in ["s3.part@1", "s3.part@3"] {
         scene.runtime.block_on(workload.insert_many(20_000, 3_000))?;
         life(scene, failpoint, Duration::from_secs(60), &mut firsts)?;
     }
+    set_age(scene, "10s", "1s")?;
 
     let changing = scene.change(workload, 200);
     let mut rng = Rng::with_seed(3);
@@ -104,6 +106,15 @@ fn kills(scene: &Scene, workload: aqueduct_tests::workload::Workload, rows: i64)
     let (workload, transactions) = changing.finish(scene)?;
     ensure!(transactions > 100, "only {transactions} transactions");
     scene.judge(&workload, &process, Duration::from_secs(180)).map(drop)
+}
+
+/// When objects are completed, from the next start on.
+fn set_age(scene: &Scene, from: &str, to: &str) -> Result<()> {
+    let file = scene.dir().join("postgres-to-s3.yaml");
+    let text = std::fs::read_to_string(&file)?;
+    let changed = text.replace(&format!("age: {from}"), &format!("age: {to}"));
+    ensure!(changed != text, "the age is not {from}");
+    Ok(std::fs::write(&file, changed)?)
 }
 
 /// One life of the process, which ends at the failpoint.
