@@ -76,7 +76,7 @@ impl LineFormat {
 
 /// In valid JSON a line break is only ever space between tokens, so a blank can take its place.
 fn push_text(out: &mut Vec<u8>, text: &[u8]) {
-    if text.contains(&b'\n') || text.contains(&b'\r') {
+    if memchr::memchr2(b'\n', b'\r', text).is_some() {
         out.extend(text.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
     } else {
         out.extend_from_slice(text);

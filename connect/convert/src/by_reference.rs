@@ -3,7 +3,7 @@
 //! **Invariant:** a schema is stored before the first record that names it, and a record whose schema cannot be found
 //! is a bad record, never one without a schema.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::converter::{Converter, Part};
 use aqueduct_core::sink::Consumed;
@@ -30,12 +30,26 @@ fn header_of(part: Part) -> &'static str {
 pub struct JsonByReference {
     store: Arc<dyn SchemaStore>,
     fingerprints: FingerprintCache,
+    /// What the last record named; records of one schema follow each other.
+    latest: Mutex<Option<(Fingerprint, SchemaRef)>>,
 }
 
 impl JsonByReference {
     /// Over a store of schemas.
     pub fn new(store: Arc<dyn SchemaStore>) -> Self {
-        Self { store, fingerprints: FingerprintCache::default() }
+        Self { store, fingerprints: FingerprintCache::default(), latest: Mutex::default() }
+    }
+}
+
+impl JsonByReference {
+    fn known(&self, fingerprint: Fingerprint) -> Option<SchemaRef> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, schema)) = latest.as_ref().filter(|(known, _)| *known == fingerprint) {
+            return Some(Arc::clone(schema));
+        }
+        let schema = self.store.known(&fingerprint)?;
+        *latest = Some((fingerprint, Arc::clone(&schema)));
+        Some(schema)
     }
 }
 
@@ -116,7 +130,7 @@ impl Converter for JsonByReference {
             None => None,
             Some(fingerprint) => {
                 headers.remove(header_of(part));
-                Some(self.store.known(&fingerprint).ok_or_else(|| {
+                Some(self.known(fingerprint).ok_or_else(|| {
                     Error::bad_record(format!(
                         "the schema `{fingerprint}` that the record names is not stored"
                     ))
