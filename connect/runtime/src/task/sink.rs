@@ -3,23 +3,24 @@
 //! **Invariant:** an offset is committed only when the task says that everything before it is durable, and every dead
 //! letter before it is acknowledged.
 
+mod letters;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aqueduct_client::{
-    Batch, ConsumedRecord, ConsumerEvent, Delivered, DeliveryListener, GroupConsumer, GroupConsumerConfig,
-    KafkaProducer, LogConsumer, LogProducer, ProducerRecord, Subscription,
+    Batch, ConsumedRecord, ConsumerEvent, GroupConsumer, GroupConsumerConfig, KafkaProducer, LogConsumer,
+    LogProducer, Subscription,
 };
 use aqueduct_convert::decode_header;
 use aqueduct_core::converter::{Converter, Part};
 use aqueduct_core::sink::{Offsets, SinkContext, SinkRecord, SinkTask, TopicPartition};
 use aqueduct_core::{Error, ErrorKind, Header, Record, Result, failpoint};
-use futures::future::try_join_all;
 use tokio::time::Instant;
 
 use super::TaskSetup;
-use super::dead_letter::{DeadLetters, Origin, Verdict, judge, unwritable};
+use super::dead_letter::DeadLetters;
 use super::refused::{Handle, Refused};
 use super::steps::{Failure, Stage, Steps};
 use super::watch::{Positions, watch};
@@ -27,7 +28,6 @@ use crate::metrics::Call;
 
 /// How often an idle task gets an empty batch.
 const TICK: Duration = Duration::from_millis(500);
-const LETTER_WITHIN: Duration = Duration::from_secs(60);
 /// How long a stop waits until what was taken is durable.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 /// The same where the other system did not take what was put last.
@@ -421,85 +421,6 @@ impl SinkLoop {
         }
     }
 
-    async fn bury_refused(&mut self, setup: &TaskSetup) -> Result<()> {
-        let refused = self.refused.take();
-        if refused.is_empty() {
-            return Ok(());
-        }
-        let letters = refused.into_iter().map(|(record, error)| {
-            let consumed = ConsumedRecord {
-                topic: Arc::clone(&record.origin.topic),
-                partition: record.origin.partition,
-                offset: record.offset,
-                timestamp: record.record.timestamp,
-                consumed: record.consumed,
-            };
-            let class = setup.kind.spec().name.to_owned();
-            (consumed, Failure { stage: Stage::TaskPut, step: None, class, error })
-        });
-        self.bury(setup, letters.collect()).await
-    }
-
-    /// Writes dead letters and waits for their acknowledgements.
-    async fn bury(&mut self, setup: &TaskSetup, failed: Vec<(ConsumedRecord, Failure)>) -> Result<()> {
-        let mut letters = Vec::new();
-        for (record, failure) in failed {
-            let tp = partition_of(&record);
-            if !self.lettered.insert((tp.clone(), record.offset)) {
-                continue;
-            }
-            setup.stats.error(&failure.error);
-            let what = format!("record `{tp}` at offset {}", record.offset);
-            let verdict = judge(setup.framework.tolerate, self.letters.is_some(), &failure, &what)?;
-            if setup.framework.log_errors {
-                tracing::warn!(
-                    task = setup.id(),
-                    stage = failure.stage.name(),
-                    "{what}: {}",
-                    failure.error.full()
-                );
-            }
-            match (verdict, &self.letters) {
-                (Verdict::Letter, Some(to)) => {
-                    let origin = Origin::Sink { partition: &tp, offset: record.offset };
-                    letters.push(to.of_consumed(&record.consumed, &origin, &failure));
-                }
-                _ => drop(setup.stats.skipped.inc()),
-            }
-        }
-        self.write_letters(setup, letters).await
-    }
-
-    async fn write_letters(&mut self, setup: &TaskSetup, letters: Vec<ProducerRecord>) -> Result<()> {
-        let (Some(to), false) = (&self.letters, letters.is_empty()) else { return Ok(()) };
-        self.burying = true;
-        let settings = DeadLetters::settings(setup.framework.dead_letter_replication);
-        setup.shared.topics.ensure(&to.topic, &settings).await.map_err(|error| unwritable(&error))?;
-        let producer = match &self.letter_producer {
-            Some(producer) => producer,
-            None => self.letter_producer.insert(KafkaProducer::new(
-                setup.shared.client_settings(),
-                &format!("connector-dlq-producer-{}", setup.id()),
-                setup.framework.buffer_bytes / 4,
-                &setup.client_overrides("producer.override."),
-                Arc::new(NoListener),
-            )?),
-        };
-        let count = letters.len() as u64;
-        let written = try_join_all(letters.into_iter().map(|letter| producer.send_and_wait(letter)));
-        match tokio::time::timeout(LETTER_WITHIN, written).await {
-            Ok(result) => drop(result.map_err(|error| unwritable(&error))?),
-            Err(_) => {
-                let text =
-                    format!("writing to topic `{}`: no acknowledgement within {LETTER_WITHIN:?}", to.topic);
-                return Err(unwritable(&Error::fatal(text)));
-            }
-        }
-        self.burying = false;
-        setup.stats.dead_letters.inc_by(count);
-        Ok(())
-    }
-
     /// Asks the task what is durable and commits that.
     async fn commit(&mut self, setup: &TaskSetup, task: &mut dyn SinkTask) -> Result<()> {
         self.commit_due = Instant::now() + self.flush_interval;
@@ -580,13 +501,6 @@ fn due(answered: &Offsets, taken: &Offsets, committed: &Offsets) -> Offsets {
         .filter(|(tp, offset)| committed.get(*tp).is_none_or(|before| offset > before))
         .map(|(tp, offset)| (tp.clone(), offset))
         .collect()
-}
-
-/// Dead letters are each waited for.
-struct NoListener;
-
-impl DeliveryListener for NoListener {
-    fn delivered(&self, _token: u64, _result: Result<Delivered>) {}
 }
 
 #[cfg(test)]
