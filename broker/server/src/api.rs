@@ -4,14 +4,17 @@
 mod cluster;
 mod codes;
 mod configs;
+mod describe;
 mod error_codes;
 mod fetch;
 mod group_offsets;
 mod groups;
+mod log_dirs;
 mod metadata;
 mod offsets;
 mod produce;
 mod rights;
+mod single;
 mod topics;
 
 use std::future::Future;
@@ -123,35 +126,50 @@ impl Api {
             Err(error) => malformed(&ask, &error),
         }
     }
+}
 
-    fn dispatch(&self, ask: Ask, reader: Reader) -> Answer {
-        match ask.api {
-            ApiKey::Produce => self.produce(ask, reader),
-            ApiKey::Fetch => self.later(ask, reader, fetch::fetch),
-            ApiKey::ListOffsets => self.later(ask, reader, offsets::list_offsets),
-            ApiKey::OffsetForLeaderEpoch => self.now(&ask, reader, offsets::offset_for_leader_epoch),
-            ApiKey::DeleteRecords => self.later(ask, reader, offsets::delete_records),
-            ApiKey::Metadata => self.later(ask, reader, metadata::metadata),
-            ApiKey::ApiVersions => self.now(&ask, reader, cluster::api_versions),
-            ApiKey::DescribeCluster => self.now(&ask, reader, cluster::describe_cluster),
-            ApiKey::InitProducerId => self.later(ask, reader, cluster::init_producer_id),
-            ApiKey::CreateTopics => self.later(ask, reader, topics::create_topics),
-            ApiKey::DeleteTopics => self.later(ask, reader, topics::delete_topics),
-            ApiKey::CreatePartitions => self.later(ask, reader, topics::create_partitions),
-            ApiKey::DescribeConfigs => self.now(&ask, reader, configs::describe_configs),
-            ApiKey::IncrementalAlterConfigs => self.later(ask, reader, configs::incremental_alter_configs),
-            ApiKey::FindCoordinator => self.later(ask, reader, groups::find_coordinator),
-            ApiKey::JoinGroup => self.later(ask, reader, groups::join_group),
-            ApiKey::SyncGroup => self.later(ask, reader, groups::sync_group),
-            ApiKey::Heartbeat => self.later(ask, reader, groups::heartbeat),
-            ApiKey::LeaveGroup => self.later(ask, reader, groups::leave_group),
-            ApiKey::DescribeGroups => self.later(ask, reader, groups::describe_groups),
-            ApiKey::ListGroups => self.later(ask, reader, groups::list_groups),
-            ApiKey::DeleteGroups => self.later(ask, reader, groups::delete_groups),
-            ApiKey::OffsetCommit => self.later(ask, reader, group_offsets::offset_commit),
-            ApiKey::OffsetFetch => self.later(ask, reader, group_offsets::offset_fetch),
+type Handler = fn(&Api, Ask, Reader) -> Answer;
+
+/// What answers the requests of an API; the codec knows more of them than are served.
+pub(crate) fn handler(api: ApiKey) -> Option<Handler> {
+    Some(match api {
+        ApiKey::Produce => |api, ask, reader| api.produce(ask, reader),
+        ApiKey::Fetch => |api, ask, reader| api.later(ask, reader, fetch::fetch),
+        ApiKey::ListOffsets => |api, ask, reader| api.later(ask, reader, offsets::list_offsets),
+        ApiKey::OffsetForLeaderEpoch => {
+            |api, ask, reader| api.now(&ask, reader, offsets::offset_for_leader_epoch)
         }
-    }
+        ApiKey::DeleteRecords => |api, ask, reader| api.later(ask, reader, offsets::delete_records),
+        ApiKey::Metadata => |api, ask, reader| api.later(ask, reader, metadata::metadata),
+        ApiKey::ApiVersions => |api, ask, reader| api.now(&ask, reader, cluster::api_versions),
+        ApiKey::DescribeCluster => |api, ask, reader| api.now(&ask, reader, cluster::describe_cluster),
+        ApiKey::InitProducerId => |api, ask, reader| api.later(ask, reader, cluster::init_producer_id),
+        ApiKey::CreateTopics => |api, ask, reader| api.later(ask, reader, topics::create_topics),
+        ApiKey::DeleteTopics => |api, ask, reader| api.later(ask, reader, topics::delete_topics),
+        ApiKey::CreatePartitions => |api, ask, reader| api.later(ask, reader, topics::create_partitions),
+        ApiKey::DescribeConfigs => |api, ask, reader| api.now(&ask, reader, configs::describe_configs),
+        ApiKey::IncrementalAlterConfigs => {
+            |api, ask, reader| api.later(ask, reader, configs::incremental_alter_configs)
+        }
+        ApiKey::FindCoordinator => |api, ask, reader| api.later(ask, reader, groups::find_coordinator),
+        ApiKey::JoinGroup => |api, ask, reader| api.later(ask, reader, groups::join_group),
+        ApiKey::SyncGroup => |api, ask, reader| api.later(ask, reader, groups::sync_group),
+        ApiKey::Heartbeat => |api, ask, reader| api.later(ask, reader, groups::heartbeat),
+        ApiKey::LeaveGroup => |api, ask, reader| api.later(ask, reader, groups::leave_group),
+        ApiKey::DescribeGroups => |api, ask, reader| api.later(ask, reader, groups::describe_groups),
+        ApiKey::ListGroups => |api, ask, reader| api.later(ask, reader, groups::list_groups),
+        ApiKey::DeleteGroups => |api, ask, reader| api.later(ask, reader, groups::delete_groups),
+        ApiKey::OffsetCommit => |api, ask, reader| api.later(ask, reader, group_offsets::offset_commit),
+        ApiKey::OffsetFetch => |api, ask, reader| api.later(ask, reader, group_offsets::offset_fetch),
+        ApiKey::OffsetDelete => |api, ask, reader| api.later(ask, reader, group_offsets::offset_delete),
+        ApiKey::DescribeTopicPartitions => {
+            |api, ask, reader| api.now(&ask, reader, describe::describe_topic_partitions)
+        }
+        ApiKey::DescribeLogDirs => |api, ask, reader| api.later(ask, reader, log_dirs::describe_log_dirs),
+        ApiKey::ElectLeaders => |api, ask, reader| api.now(&ask, reader, single::elect_leaders),
+        ApiKey::DescribeAcls => |api, ask, reader| api.now(&ask, reader, single::describe_acls),
+        _ => return None,
+    })
 }
 
 impl Service for Api {
@@ -162,7 +180,7 @@ impl Service for Api {
             Ok(header) => header,
             Err(error) => return Answer::Close(format!("the request header cannot be read: {error}")),
         };
-        let Some(api) = header.api() else {
+        let Some((api, handler)) = header.api().and_then(|api| Some((api, handler(api)?))) else {
             return Answer::Close(format!(
                 "the client asks for API `{}`, which is not served",
                 header.api_key
@@ -188,7 +206,7 @@ impl Service for Api {
             ));
         }
         let mut trace = Trace::new(ask.clone(), arrived);
-        let answer = trace.work(|| self.dispatch(ask, reader));
+        let answer = trace.work(|| handler(self, ask, reader));
         match answer {
             Answer::Later(answer) => {
                 Answer::Later(Box::pin(Traced { answer, trace, metrics: Arc::clone(metrics) }))

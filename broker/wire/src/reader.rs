@@ -203,6 +203,14 @@ impl Reader {
         self.nullable_array(flexible, element)?.ok_or(WireError::UnexpectedNull(field))
     }
 
+    /// A structure that may be null.
+    pub fn nullable_struct<T>(
+        &mut self,
+        structure: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<Option<T>> {
+        if self.i8()? < 0 { Ok(None) } else { structure(self).map(Some) }
+    }
+
     /// The tagged fields at the end of a flexible structure. `field` is given each tag with a reader over its bytes
     /// and returns without reading when it does not know the tag.
     pub fn tagged_fields(&mut self, mut field: impl FnMut(u32, &mut Self) -> Result<()>) -> Result<()> {

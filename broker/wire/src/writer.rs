@@ -117,6 +117,16 @@ impl Writer {
         if flexible { self.uvarint(0) } else { self.i32(-1) }
     }
 
+    /// The mark of a null structure.
+    pub fn null_struct(&mut self) {
+        self.i8(-1);
+    }
+
+    /// The mark before a structure that could have been null.
+    pub fn some_struct(&mut self) {
+        self.i8(1);
+    }
+
     /// Record batches, kept as the chunks they are.
     pub fn records(&mut self, value: &RecordSet, flexible: bool) -> Result<()> {
         self.long_len(value.len(), flexible)?;

@@ -65,7 +65,7 @@ pub(crate) fn structures(message: &Message) -> Vec<(&str, Scope, &[Field])> {
 
 fn nested<'a>(fields: &'a [Field], scope: Scope, out: &mut Vec<(&'a str, Scope, &'a [Field])>) {
     for field in fields {
-        if let Some(name) = field.ty.structure() {
+        if let Some(name) = field.ty.structure().filter(|_| !field.fields.is_empty()) {
             let scope = scope.within(field.versions);
             out.push((name, scope, &field.fields));
             nested(&field.fields, scope, out);
@@ -82,7 +82,7 @@ fn module(file: &File) -> String {
     let mut body = String::new();
     for message in &file.messages {
         for (i, (name, scope, fields)) in structures(message).into_iter().enumerate() {
-            let top = (i == 0).then_some(message);
+            let top = (i == 0 && message.kind != Kind::Shared).then_some(message);
             structure(&mut body, name, scope, fields, top);
         }
     }
@@ -157,7 +157,7 @@ fn structure(out: &mut String, name: &str, scope: Scope, fields: &[Field], top: 
             Kind::Record => {
                 put!(out, "message::record!({name});");
             }
-            Kind::Response => {}
+            Kind::Response | Kind::Shared => {}
         }
         out.push('\n');
     }

@@ -143,7 +143,8 @@ pub(crate) fn samples(files: &[File]) -> String {
     }
     out.push_str("use crate::sample::{Sample, Source};\n\n");
     out.push_str(&impls);
-    let names: Vec<&str> = files.iter().flat_map(|f| &f.messages).map(|m| m.name.as_str()).collect();
+    let messages = files.iter().flat_map(|f| &f.messages).filter(|m| m.kind != Kind::Shared);
+    let names: Vec<&str> = messages.map(|m| m.name.as_str()).collect();
     out.push_str("/// Runs a macro over the names of all messages.\nmacro_rules! for_all_messages { ($run:ident) => {\n");
     for name in names {
         put!(out, "$run!({name});");

@@ -89,6 +89,9 @@ pub(crate) fn decode_value(field: &Field, flexible: &str) -> String {
         (Type::Array(inner), None) => {
             format!("r.array({flexible}, {name:?}, |r| {})?", decode_element(inner, name, flexible))
         }
+        (Type::Struct(structure), Some(_)) => {
+            format!("r.nullable_struct(|r| {structure}::decode(r, version))?")
+        }
         (Type::Records, None) => format!("RecordSet::from(r.bytes({flexible}, {name:?})?)"),
         (ty, _) => format!("{}?", decode_element(ty, name, flexible)),
     }
@@ -118,15 +121,24 @@ pub(crate) fn encode_value(field: &Field, scope: Scope) -> String {
         };
         return format!("{};", encode_place(&field.ty, &place, flexible));
     };
-    let null = if field.ty == Type::String { "null_string" } else { "null" };
+    let null = match field.ty {
+        Type::String => format!("w.null_string({flexible})"),
+        Type::Struct(_) => "w.null_struct()".to_owned(),
+        _ => format!("w.null({flexible})"),
+    };
     let none = match condition(nullable, field.versions) {
-        None => format!("None => w.{null}({flexible}),"),
-        Some(allowed) => format!(
-            "None if {allowed} => w.{null}({flexible}), None => return Err(WireError::UnexpectedNull({name:?})),"
-        ),
+        None => format!("None => {null},"),
+        Some(allowed) => {
+            format!("None if {allowed} => {null}, None => return Err(WireError::UnexpectedNull({name:?})),")
+        }
     };
     let place = if matches!(field.ty, Type::Plain(_)) { "*value" } else { "value" };
-    format!("match &self.{name} {{ Some(value) => {}, {none} }}", encode_place(&field.ty, place, flexible))
+    let some = encode_place(&field.ty, place, flexible);
+    let some = match field.ty {
+        Type::Struct(_) => format!("{{ w.some_struct(); {some} }}"),
+        _ => some,
+    };
+    format!("match &self.{name} {{ Some(value) => {some}, {none} }}")
 }
 
 /// An expression of type `()` that writes what stands at `place`.

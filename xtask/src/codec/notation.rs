@@ -27,9 +27,13 @@ pub(crate) struct Message {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Kind {
-    Request { api: Api },
+    Request {
+        api: Api,
+    },
     Response,
     Record,
+    /// A structure that several fields of the file have.
+    Shared,
 }
 
 /// What the line `api` says.
@@ -155,7 +159,12 @@ impl File {
                     let (flexible, _) = options_of(options, versions).with_context(head)?;
                     (name.to_owned(), versions, flexible, Kind::Record)
                 }
-                _ => bail!("{}: expected `api`, `request`, `response` or `record`", head()),
+                ["struct", name] => {
+                    let (_, versions, flexible) =
+                        api.clone().with_context(|| format!("{}: no `api` yet", head()))?;
+                    (name.to_owned(), versions, flexible, Kind::Shared)
+                }
+                _ => bail!("{}: expected `api`, `request`, `response`, `struct` or `record`", head()),
             };
             let fields = parse_fields(&lines, &mut at, 1, versions)?;
             let doc = line.doc.clone();
@@ -166,9 +175,11 @@ impl File {
     }
 
     fn check(&self) -> Result<()> {
+        let shared = self.messages.iter().filter(|m| m.kind == Kind::Shared);
+        let shared: Vec<&str> = shared.map(|m| m.name.as_str()).collect();
         let mut names = Vec::new();
         for message in &self.messages {
-            check_fields(&message.fields, message.flexible_from, &mut names)
+            check_fields(&message.fields, message.flexible_from, &shared, &mut names)
                 .with_context(|| format!("in `{}`", message.name))?;
         }
         Ok(())
@@ -189,7 +200,12 @@ fn options_of(options: &[&str], versions: Versions) -> Result<(Option<i16>, Vers
     Ok((flexible, advertise))
 }
 
-fn check_fields(fields: &[Field], flexible_from: Option<i16>, names: &mut Vec<String>) -> Result<()> {
+fn check_fields(
+    fields: &[Field],
+    flexible_from: Option<i16>,
+    shared: &[&str],
+    names: &mut Vec<String>,
+) -> Result<()> {
     for field in fields {
         let what = || format!("field `{}`", field.name);
         if field.tag.is_some() {
@@ -200,17 +216,20 @@ fn check_fields(fields: &[Field], flexible_from: Option<i16>, names: &mut Vec<St
             );
         }
         if let Type::Struct(_) = field.ty {
-            ensure!(field.nullable.is_none(), "{}: nullable structures are not supported", what());
+            let null =
+                field.nullable.is_none() || (field.tag.is_none() && field.default.as_deref() == Some("null"));
+            ensure!(null, "{}: a structure that may be null is untagged and has the default null", what());
         }
         match field.ty.structure() {
             Some(name) if !field.fields.is_empty() => {
-                ensure!(!names.iter().any(|n| n == name), "{}: `{name}` is defined twice", what());
+                let twice = shared.contains(&name) || names.iter().any(|n| n == name);
+                ensure!(!twice, "{}: `{name}` is defined twice", what());
                 names.push(name.to_owned());
             }
-            Some(name) => bail!("{}: `{name}` has no fields", what()),
+            Some(name) => ensure!(shared.contains(&name), "{}: `{name}` has no fields", what()),
             None => ensure!(field.fields.is_empty(), "{}: is not a structure but has fields", what()),
         }
-        check_fields(&field.fields, flexible_from, names)?;
+        check_fields(&field.fields, flexible_from, shared, names)?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ fn versions() -> Vec<ApiVersion> {
         let served = api.advertised();
         ApiVersion { api_key: api.code(), min_version: *served.start(), max_version: *served.end() }
     };
-    ApiKey::ALL.iter().map(version).collect()
+    ApiKey::ALL.iter().filter(|api| super::handler(**api).is_some()).map(version).collect()
 }
 
 pub(super) fn api_versions(_node: &Node, _ask: &Ask, _request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -68,9 +68,6 @@ pub(super) fn describe_cluster(
     }
 }
 
-/// The highest epoch of a producer id; after it a new id is given.
-const LAST_EPOCH: i16 = i16::MAX - 1;
-
 pub(super) async fn init_producer_id(
     node: Arc<Node>,
     _ask: Ask,
@@ -85,14 +82,7 @@ pub(super) async fn init_producer_id(
         // Transactions are not served yet; not a retriable code, so that the client says so.
         return refused(ErrorCode::InvalidRequest);
     }
-    // KIP-360: a producer that lost track keeps its id and gets the next epoch.
-    if request.producer_id >= 0 && (0..LAST_EPOCH).contains(&request.producer_epoch) {
-        return InitProducerIdResponse {
-            producer_id: request.producer_id,
-            producer_epoch: request.producer_epoch + 1,
-            ..InitProducerIdResponse::default()
-        };
-    }
+    // Like Kafka, a producer without transactions gets a new id whatever it says about an old one.
     match node.next_producer_id().await {
         Ok(producer_id) => InitProducerIdResponse { producer_id, ..InitProducerIdResponse::default() },
         Err(error) => {

@@ -91,6 +91,7 @@ fn refused(refusal: &Refusal) -> ErrorCode {
         Refusal::InvalidReplicationFactor(..) => ErrorCode::InvalidReplicationFactor,
         Refusal::InvalidAssignment(_) => ErrorCode::InvalidReplicaAssignment,
         Refusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        Refusal::InvalidRequest(_) => ErrorCode::InvalidRequest,
         Refusal::ProducerIdsExhausted => ErrorCode::CoordinatorNotAvailable,
         Refusal::NodeIdTaken(_) => ErrorCode::DuplicateBrokerRegistration,
     }

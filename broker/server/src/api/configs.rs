@@ -214,8 +214,17 @@ pub(super) async fn incremental_alter_configs(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut response = IncrementalAlterConfigsResponse::default();
+    let named: Vec<(i8, ByteString)> =
+        request.resources.iter().map(|one| (one.resource_type, one.resource_name.clone())).collect();
     for resource in request.resources {
-        let outcome = alter_one(&node, &resource, request.validate_only).await;
+        let itself = |(kind, name): &&(i8, ByteString)| {
+            *kind == resource.resource_type && *name == resource.resource_name
+        };
+        let outcome = if named.iter().filter(itself).count() > 1 {
+            Err((ErrorCode::InvalidRequest, "the resource stands twice in the request".to_owned()))
+        } else {
+            alter_one(&node, &resource, request.validate_only).await
+        };
         let mut result = AlterConfigsResourceResponse {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name,

@@ -28,6 +28,27 @@ error_codes! {
         it.topics.iter().flat_map(|topic| &topic.partitions).for_each(|one| tell(one.error_code));
     }
     DeleteTopicsResponse: |it, tell| { it.responses.iter().for_each(|one| tell(one.error_code)); }
+    DescribeAclsResponse: |it, tell| { tell(it.error_code); }
+    DescribeLogDirsResponse: |it, tell| {
+        tell(it.error_code);
+        it.results.iter().for_each(|one| tell(one.error_code));
+    }
+    DescribeTopicPartitionsResponse: |it, tell| {
+        for topic in &it.topics {
+            tell(topic.error_code);
+            topic.partitions.iter().for_each(|one| tell(one.error_code));
+        }
+    }
+    ElectLeadersResponse: |it, tell| {
+        tell(it.error_code);
+        let results = it.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
+        results.for_each(|one| tell(one.error_code));
+    }
+    ListPartitionReassignmentsResponse: |it, tell| { tell(it.error_code); }
+    OffsetDeleteResponse: |it, tell| {
+        tell(it.error_code);
+        it.topics.iter().flat_map(|topic| &topic.partitions).for_each(|one| tell(one.error_code));
+    }
     DescribeClusterResponse: |it, tell| { tell(it.error_code); }
     DescribeConfigsResponse: |it, tell| { it.results.iter().for_each(|one| tell(one.error_code)); }
     DescribeGroupsResponse: |it, tell| { it.groups.iter().for_each(|one| tell(one.error_code)); }

@@ -1,4 +1,4 @@
-//! OffsetCommit and OffsetFetch.
+//! OffsetCommit, OffsetFetch and OffsetDelete.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use aqueduct_wire::ByteString;
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+    OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -100,6 +101,42 @@ pub(super) async fn offset_commit(
         partition.error_code = code;
     }
     OffsetCommitResponse { topics: answers, ..OffsetCommitResponse::default() }
+}
+
+pub(super) async fn offset_delete(
+    node: Arc<Node>,
+    _ask: Ask,
+    request: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
+    let image = node.meta.image();
+    let mut wanted = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let count = image.topic(&topic.name).map_or(0, |topic| topic.partitions.len());
+        let mut answer = OffsetDeleteResponseTopic { name: topic.name, ..Default::default() };
+        for index in topic.partitions.into_iter().map(|partition| partition.partition_index) {
+            let known = usize::try_from(index).is_ok_and(|index| index < count);
+            if known {
+                wanted.push(TopicPartition { topic: answer.name.to_string(), partition: index });
+            }
+            let error_code = if known { PENDING } else { ErrorCode::UnknownTopicOrPartition as i16 };
+            answer.partitions.push(OffsetDeleteResponsePartition { partition_index: index, error_code });
+        }
+        topics.push(answer);
+    }
+    let outcomes = match node.coordinator.delete_offsets(&request.group_id, &wanted).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            let error_code = codes::coord(error) as i16;
+            return OffsetDeleteResponse { error_code, ..OffsetDeleteResponse::default() };
+        }
+    };
+    let pending =
+        topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|one| one.error_code == PENDING);
+    for (partition, outcome) in pending.zip(outcomes) {
+        partition.error_code = outcome.map_or_else(codes::group, |()| ErrorCode::None) as i16;
+    }
+    OffsetDeleteResponse { topics, ..OffsetDeleteResponse::default() }
 }
 
 /// Marks a partition whose outcome is not known yet; no code of Kafka's.

@@ -16,7 +16,8 @@ use aqueduct_wire::messages::{
 };
 
 use super::{Ask, codes, rights};
-use crate::coord::group::{JoinRequest, Leaving, Peer, State, SyncRequest};
+use crate::coord::CoordError;
+use crate::coord::group::{GroupError, JoinRequest, Leaving, Peer, State, SyncRequest};
 use crate::coord::shard::Slot;
 use crate::node::Node;
 
@@ -167,6 +168,8 @@ pub(super) async fn leave_group(node: Arc<Node>, ask: Ask, request: LeaveGroupRe
     let leaving: Vec<Leaving> = identities.iter().map(leaving).collect();
     let outcomes = match node.coordinator.leave(&request.group_id, &leaving).await {
         Ok(outcomes) => outcomes,
+        // Nobody is a member of a group that does not exist.
+        Err(CoordError::Group(error @ GroupError::UnknownMemberId)) => vec![Err(error); leaving.len()],
         Err(error) => {
             let error_code = codes::coord(error) as i16;
             return LeaveGroupResponse { error_code, ..LeaveGroupResponse::default() };

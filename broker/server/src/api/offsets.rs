@@ -1,7 +1,9 @@
 //! ListOffsets, OffsetForLeaderEpoch and DeleteRecords: where things are in a log, and where it begins.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use aqueduct_wire::ByteString;
 use aqueduct_wire::error_code::ErrorCode;
 use aqueduct_wire::messages::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
@@ -19,6 +21,20 @@ const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// The first version that has a special timestamp; `None` for a number that means nothing.
+fn since(timestamp: i64) -> Option<i16> {
+    match timestamp {
+        LATEST | EARLIEST | 0.. => Some(1),
+        MAX_TIMESTAMP => Some(7),
+        EARLIEST_LOCAL => Some(8),
+        LATEST_TIERED => Some(9),
+        EARLIEST_PENDING_UPLOAD => Some(11),
+        _ => None,
+    }
+}
 
 fn replica(node: &Node, topic: &str, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
     let topic = node.partitions.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -27,14 +43,35 @@ fn replica(node: &Node, topic: &str, partition: i32) -> Result<Arc<Replica>, Err
 
 pub(super) async fn list_offsets(
     node: Arc<Node>,
-    _ask: Ask,
+    ask: Ask,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
+    let mut times: HashMap<(ByteString, i32), usize> = HashMap::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            *times.entry((topic.name.clone(), partition.partition_index)).or_default() += 1;
+        }
+    }
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
         let mut answer = ListOffsetsTopicResponse { name: topic.name.clone(), ..Default::default() };
         for partition in topic.partitions {
-            answer.partitions.push(list_one(&node, &topic.name, &partition).await);
+            let at = (topic.name.clone(), partition.partition_index);
+            let refused = if times.get(&at).is_some_and(|times| *times > 1) {
+                Some(ErrorCode::InvalidRequest)
+            } else if since(partition.timestamp).is_none_or(|since| ask.version < since) {
+                Some(ErrorCode::UnsupportedVersion)
+            } else {
+                None
+            };
+            answer.partitions.push(match refused {
+                Some(code) => ListOffsetsPartitionResponse {
+                    partition_index: partition.partition_index,
+                    error_code: code as i16,
+                    ..Default::default()
+                },
+                None => list_one(&node, &topic.name, &partition).await,
+            });
         }
         response.topics.push(answer);
     }
@@ -82,8 +119,8 @@ async fn find(replica: Arc<Replica>, timestamp: i64) -> Result<Option<Found>, Fe
             let offset = log.start_offset();
             Ok(Some(Found { offset, timestamp: -1, leader_epoch: epoch(offset) }))
         }
-        // The tiers that the other special values ask for do not exist.
-        timestamp if timestamp < MAX_TIMESTAMP => Ok(None),
+        // There are no tiers.
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
         timestamp => {
             let search = Arc::clone(&log);
             let found = tokio::task::spawn_blocking(move || match timestamp {

@@ -14,6 +14,7 @@ use aqueduct_wire::messages::{
 };
 
 use super::{Ask, codes, configs};
+use crate::coord::OFFSETS_TOPIC;
 use crate::meta::ChangeError;
 use crate::meta::controller::{NewTopic, Refusal};
 use crate::meta::image::Topic;
@@ -50,6 +51,10 @@ pub(super) async fn create_topics(
 }
 
 fn new_topic(topic: &CreatableTopic) -> Result<NewTopic, ChangeError> {
+    if *topic.name == *OFFSETS_TOPIC {
+        // Made by the broker, on the first look for a coordinator, with the settings it needs.
+        return Err(Refusal::Internal(topic.name.to_string()).into());
+    }
     let mut configs = BTreeMap::new();
     for config in &topic.configs {
         let Some(value) = &config.value else {
@@ -179,8 +184,17 @@ pub(super) async fn create_partitions(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut response = CreatePartitionsResponse::default();
+    let names: Vec<ByteString> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     for topic in request.topics {
         let CreatePartitionsTopic { name, count, assignments } = topic;
+        if names.iter().filter(|other| **other == name).count() > 1 {
+            response.results.push(CreatePartitionsTopicResult {
+                name,
+                error_code: ErrorCode::InvalidRequest as i16,
+                error_message: Some("the topic stands twice in the request".into()),
+            });
+            continue;
+        }
         let assignments: Option<Vec<Vec<i32>>> =
             assignments.map(|list| list.into_iter().map(|assignment| assignment.broker_ids).collect());
         let outcome = node.create_partitions(&name, count, assignments, request.validate_only).await;

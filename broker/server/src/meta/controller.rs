@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::meta::image::{Image, Partition};
 use crate::meta::records::{BrokerRecord, Record};
-use crate::topic_config::{self, InvalidConfig};
+use crate::topic_config::{self, InvalidConfig, Kind};
 
 /// Producer ids handed to a broker at a time.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -39,6 +39,8 @@ pub enum Refusal {
     InvalidConfig(#[from] InvalidConfig),
     #[error("topic `{0}` belongs to the broker and cannot be changed that way")]
     Internal(String),
+    #[error("{0}")]
+    InvalidRequest(String),
     #[error("there are no producer ids left")]
     ProducerIdsExhausted,
     #[error("broker `{0}` is registered from another directory; give each broker its own `node_id`")]
@@ -112,6 +114,10 @@ pub fn check_name(name: &str) -> Result<(), Refusal> {
 
 fn replicas(image: &Image, policy: Policy, topic: &NewTopic) -> Result<Vec<Vec<i32>>, Refusal> {
     if !topic.assignments.is_empty() {
+        if topic.partitions != -1 || topic.replication_factor != -1 {
+            let why = "with an assignment of replicas, the number of partitions and the replication factor must be -1";
+            return Err(Refusal::InvalidRequest(why.to_owned()));
+        }
         return assigned(image, policy, 0, &topic.assignments);
     }
     let count = match topic.partitions {
@@ -241,6 +247,11 @@ pub fn alter_topic_configs(
     for (key, change) in changes {
         if topic_config::definition(key).is_none() {
             return Err(InvalidConfig::Unknown(key.clone()).into());
+        }
+        let list = matches!(topic_config::definition(key).map(|found| found.kind), Some(Kind::ListOf(_)));
+        if matches!(change, ConfigChange::Append(_) | ConfigChange::Subtract(_)) && !list {
+            let why = format!("`{key}` is no list: nothing can be added to it or taken away");
+            return Err(Refusal::InvalidRequest(why));
         }
         let present = || topic.configs.get(key).cloned().unwrap_or_else(|| default_of(key));
         let value = match change {

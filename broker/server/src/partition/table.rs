@@ -111,6 +111,11 @@ impl Partitions {
         replica.is_some_and(|replica| replica.check_online().is_err())
     }
 
+    /// Whether the data directory takes writes.
+    pub(crate) fn check_dir(&self) -> Result<(), LogError> {
+        self.dir.check_online()
+    }
+
     /// Whether all partitions of a topic could be made.
     pub(crate) fn check_made(&self, topic: Uuid) -> Result<(), LogError> {
         let topic = self.topic_by_id(topic);

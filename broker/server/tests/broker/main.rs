@@ -1,6 +1,8 @@
 //! The broker as clients see it: over sockets, across restarts and power losses.
 
+mod admin;
 mod client;
 mod power_loss;
 mod serving;
+mod sessions;
 mod support;

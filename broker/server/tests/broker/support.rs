@@ -181,3 +181,9 @@ pub(crate) async fn join(client: &mut Client, group: &str, protocol_type: &str) 
     request.member_id = first.member_id;
     client.ask(5, &request).await
 }
+
+/// Deletes a topic, if it is there.
+pub(crate) async fn delete(client: &mut Client, name: &str) {
+    let request = DeleteTopicsRequest { topic_names: vec![name.into()], ..DeleteTopicsRequest::default() };
+    client.ask(5, &request).await;
+}

@@ -8,6 +8,104 @@ use uuid::Uuid;
 use super::*;
 use crate::sample::{Sample, Source};
 
+impl Sample for AddOffsetsToTxnRequest {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self {
+            transactional_id: s.string(),
+            producer_id: s.i64(),
+            producer_epoch: s.i16(),
+            group_id: s.string(),
+        }
+    }
+}
+
+impl Sample for AddOffsetsToTxnResponse {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { throttle_time_ms: s.i32(), error_code: s.i16() }
+    }
+}
+
+impl Sample for AddPartitionsToTxnTopic {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { name: s.string(), partitions: s.array(|s| s.i32()) }
+    }
+}
+
+impl Sample for AddPartitionsToTxnTopicResult {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            name: s.string(),
+            results_by_partition: s.array(|s| AddPartitionsToTxnPartitionResult::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for AddPartitionsToTxnPartitionResult {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { partition_index: s.i32(), partition_error_code: s.i16() }
+    }
+}
+
+impl Sample for AddPartitionsToTxnRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            transactions: if version >= 4 {
+                s.array(|s| AddPartitionsToTxnTransaction::sample(s, version))
+            } else {
+                Vec::new()
+            },
+            v3_and_below_transactional_id: if version <= 3 { s.string() } else { ByteString::new() },
+            v3_and_below_producer_id: if version <= 3 { s.i64() } else { 0 },
+            v3_and_below_producer_epoch: if version <= 3 { s.i16() } else { 0 },
+            v3_and_below_topics: if version <= 3 {
+                s.array(|s| AddPartitionsToTxnTopic::sample(s, version))
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
+
+impl Sample for AddPartitionsToTxnTransaction {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            transactional_id: s.string(),
+            producer_id: s.i64(),
+            producer_epoch: s.i16(),
+            verify_only: s.bool(),
+            topics: s.array(|s| AddPartitionsToTxnTopic::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for AddPartitionsToTxnResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            error_code: if version >= 4 { s.i16() } else { 0 },
+            results_by_transaction: if version >= 4 {
+                s.array(|s| AddPartitionsToTxnResult::sample(s, version))
+            } else {
+                Vec::new()
+            },
+            results_by_topic_v3_and_below: if version <= 3 {
+                s.array(|s| AddPartitionsToTxnTopicResult::sample(s, version))
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
+
+impl Sample for AddPartitionsToTxnResult {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            transactional_id: s.string(),
+            topic_results: s.array(|s| AddPartitionsToTxnTopicResult::sample(s, version)),
+        }
+    }
+}
+
 impl Sample for ApiVersionsRequest {
     fn sample(s: &mut Source, version: i16) -> Self {
         Self {
@@ -54,6 +152,111 @@ impl Sample for SupportedFeatureKey {
 impl Sample for FinalizedFeatureKey {
     fn sample(s: &mut Source, _version: i16) -> Self {
         Self { name: s.string(), max_version_level: s.i16(), min_version_level: s.i16() }
+    }
+}
+
+impl Sample for ConsumerGroupDescribePartitions {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { topic_id: s.uuid(), topic_name: s.string(), partitions: s.array(|s| s.i32()) }
+    }
+}
+
+impl Sample for ConsumerGroupDescribeAssignment {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { topic_partitions: s.array(|s| ConsumerGroupDescribePartitions::sample(s, version)) }
+    }
+}
+
+impl Sample for ConsumerGroupDescribeRequest {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { group_ids: s.array(|s| s.string()), include_authorized_operations: s.bool() }
+    }
+}
+
+impl Sample for ConsumerGroupDescribeResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            groups: s.array(|s| ConsumerGroupDescribeGroup::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for ConsumerGroupDescribeGroup {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            error_code: s.i16(),
+            error_message: s.optional(true, |s| s.string()),
+            group_id: s.string(),
+            group_state: s.string(),
+            group_epoch: s.i32(),
+            assignment_epoch: s.i32(),
+            assignor_name: s.string(),
+            members: s.array(|s| ConsumerGroupDescribeMember::sample(s, version)),
+            authorized_operations: s.i32(),
+        }
+    }
+}
+
+impl Sample for ConsumerGroupDescribeMember {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            member_id: s.string(),
+            instance_id: s.optional(true, |s| s.string()),
+            rack_id: s.optional(true, |s| s.string()),
+            member_epoch: s.i32(),
+            client_id: s.string(),
+            client_host: s.string(),
+            subscribed_topic_names: s.array(|s| s.string()),
+            subscribed_topic_regex: s.optional(true, |s| s.string()),
+            assignment: ConsumerGroupDescribeAssignment::sample(s, version),
+            target_assignment: ConsumerGroupDescribeAssignment::sample(s, version),
+            member_type: if version >= 1 { s.i8() } else { -1 },
+        }
+    }
+}
+
+impl Sample for ConsumerGroupHeartbeatPartitions {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { topic_id: s.uuid(), partitions: s.array(|s| s.i32()) }
+    }
+}
+
+impl Sample for ConsumerGroupHeartbeatRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            group_id: s.string(),
+            member_id: s.string(),
+            member_epoch: s.i32(),
+            instance_id: s.optional(true, |s| s.string()),
+            rack_id: s.optional(true, |s| s.string()),
+            rebalance_timeout_ms: s.i32(),
+            subscribed_topic_names: s.optional(true, |s| s.array(|s| s.string())),
+            subscribed_topic_regex: if version >= 1 { s.optional(true, |s| s.string()) } else { None },
+            server_assignor: s.optional(true, |s| s.string()),
+            topic_partitions: s
+                .optional(true, |s| s.array(|s| ConsumerGroupHeartbeatPartitions::sample(s, version))),
+        }
+    }
+}
+
+impl Sample for ConsumerGroupHeartbeatResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            error_code: s.i16(),
+            error_message: s.optional(true, |s| s.string()),
+            member_id: s.optional(true, |s| s.string()),
+            member_epoch: s.i32(),
+            heartbeat_interval_ms: s.i32(),
+            assignment: s.optional(true, |s| ConsumerGroupHeartbeatAssignment::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for ConsumerGroupHeartbeatAssignment {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { topic_partitions: s.array(|s| ConsumerGroupHeartbeatPartitions::sample(s, version)) }
     }
 }
 
@@ -293,6 +496,48 @@ impl Sample for DeletableTopicResult {
     }
 }
 
+impl Sample for DescribeAclsRequest {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self {
+            resource_type_filter: s.i8(),
+            resource_name_filter: s.optional(true, |s| s.string()),
+            pattern_type_filter: s.i8(),
+            principal_filter: s.optional(true, |s| s.string()),
+            host_filter: s.optional(true, |s| s.string()),
+            operation: s.i8(),
+            permission_type: s.i8(),
+        }
+    }
+}
+
+impl Sample for DescribeAclsResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            error_code: s.i16(),
+            error_message: s.optional(true, |s| s.string()),
+            resources: s.array(|s| DescribeAclsResource::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for DescribeAclsResource {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            resource_type: s.i8(),
+            resource_name: s.string(),
+            pattern_type: s.i8(),
+            acls: s.array(|s| AclDescription::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for AclDescription {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { principal: s.string(), host: s.string(), operation: s.i8(), permission_type: s.i8() }
+    }
+}
+
 impl Sample for DescribeClusterRequest {
     fn sample(s: &mut Source, version: i16) -> Self {
         Self {
@@ -435,6 +680,186 @@ impl Sample for DescribedGroupMember {
             client_host: s.string(),
             member_metadata: s.bytes(),
             member_assignment: s.bytes(),
+        }
+    }
+}
+
+impl Sample for DescribeLogDirsRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { topics: s.optional(true, |s| s.array(|s| DescribableLogDirTopic::sample(s, version))) }
+    }
+}
+
+impl Sample for DescribableLogDirTopic {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { topic: s.string(), partitions: s.array(|s| s.i32()) }
+    }
+}
+
+impl Sample for DescribeLogDirsResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            error_code: if version >= 3 { s.i16() } else { 0 },
+            results: s.array(|s| DescribeLogDirsResult::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for DescribeLogDirsResult {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            error_code: s.i16(),
+            log_dir: s.string(),
+            topics: s.array(|s| DescribeLogDirsTopic::sample(s, version)),
+            total_bytes: if version >= 4 { s.i64() } else { -1 },
+            usable_bytes: if version >= 4 { s.i64() } else { -1 },
+            is_cordoned: if version >= 5 { s.bool() } else { false },
+        }
+    }
+}
+
+impl Sample for DescribeLogDirsTopic {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { name: s.string(), partitions: s.array(|s| DescribeLogDirsPartition::sample(s, version)) }
+    }
+}
+
+impl Sample for DescribeLogDirsPartition {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self {
+            partition_index: s.i32(),
+            partition_size: s.i64(),
+            offset_lag: s.i64(),
+            is_future_key: s.bool(),
+        }
+    }
+}
+
+impl Sample for DescribeTopicPartitionsRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            topics: s.array(|s| TopicRequest::sample(s, version)),
+            response_partition_limit: s.i32(),
+            cursor: s.optional(true, |s| PartitionCursor::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for TopicRequest {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { name: s.string() }
+    }
+}
+
+impl Sample for PartitionCursor {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { topic_name: s.string(), partition_index: s.i32() }
+    }
+}
+
+impl Sample for DescribeTopicPartitionsResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            topics: s.array(|s| DescribeTopicPartitionsResponseTopic::sample(s, version)),
+            next_cursor: s.optional(true, |s| NextCursor::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for DescribeTopicPartitionsResponseTopic {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            error_code: s.i16(),
+            name: s.optional(true, |s| s.string()),
+            topic_id: s.uuid(),
+            is_internal: s.bool(),
+            partitions: s.array(|s| DescribeTopicPartitionsResponsePartition::sample(s, version)),
+            topic_authorized_operations: s.i32(),
+        }
+    }
+}
+
+impl Sample for DescribeTopicPartitionsResponsePartition {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self {
+            error_code: s.i16(),
+            partition_index: s.i32(),
+            leader_id: s.i32(),
+            leader_epoch: s.i32(),
+            replica_nodes: s.array(|s| s.i32()),
+            isr_nodes: s.array(|s| s.i32()),
+            eligible_leader_replicas: s.optional(true, |s| s.array(|s| s.i32())),
+            last_known_elr: s.optional(true, |s| s.array(|s| s.i32())),
+            offline_replicas: s.array(|s| s.i32()),
+        }
+    }
+}
+
+impl Sample for NextCursor {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { topic_name: s.string(), partition_index: s.i32() }
+    }
+}
+
+impl Sample for ElectLeadersRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            election_type: if version >= 1 { s.i8() } else { 0 },
+            topic_partitions: s
+                .optional(true, |s| s.array(|s| ElectLeadersTopicPartitions::sample(s, version))),
+            timeout_ms: s.i32(),
+        }
+    }
+}
+
+impl Sample for ElectLeadersTopicPartitions {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { topic: s.string(), partitions: s.array(|s| s.i32()) }
+    }
+}
+
+impl Sample for ElectLeadersResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            error_code: if version >= 1 { s.i16() } else { 0 },
+            replica_election_results: s.array(|s| ReplicaElectionResult::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for ReplicaElectionResult {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { topic: s.string(), partition_result: s.array(|s| PartitionResult::sample(s, version)) }
+    }
+}
+
+impl Sample for PartitionResult {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { partition_id: s.i32(), error_code: s.i16(), error_message: s.optional(true, |s| s.string()) }
+    }
+}
+
+impl Sample for EndTxnRequest {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self {
+            transactional_id: s.string(),
+            producer_id: s.i64(),
+            producer_epoch: s.i16(),
+            committed: s.bool(),
+        }
+    }
+}
+
+impl Sample for EndTxnResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            error_code: s.i16(),
+            producer_id: if version >= 5 { s.i64() } else { -1 },
+            producer_epoch: if version >= 5 { s.i16() } else { -1 },
         }
     }
 }
@@ -934,6 +1359,49 @@ impl Sample for ListOffsetsPartitionResponse {
     }
 }
 
+impl Sample for ListPartitionReassignmentsRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            timeout_ms: s.i32(),
+            topics: s.optional(true, |s| s.array(|s| ListPartitionReassignmentsTopics::sample(s, version))),
+        }
+    }
+}
+
+impl Sample for ListPartitionReassignmentsTopics {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { name: s.string(), partition_indexes: s.array(|s| s.i32()) }
+    }
+}
+
+impl Sample for ListPartitionReassignmentsResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            error_code: s.i16(),
+            error_message: s.optional(true, |s| s.string()),
+            topics: s.array(|s| OngoingTopicReassignment::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for OngoingTopicReassignment {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { name: s.string(), partitions: s.array(|s| OngoingPartitionReassignment::sample(s, version)) }
+    }
+}
+
+impl Sample for OngoingPartitionReassignment {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self {
+            partition_index: s.i32(),
+            replicas: s.array(|s| s.i32()),
+            adding_replicas: s.array(|s| s.i32()),
+            removing_replicas: s.array(|s| s.i32()),
+        }
+    }
+}
+
 impl Sample for MetadataRequest {
     fn sample(s: &mut Source, version: i16) -> Self {
         Self {
@@ -1060,6 +1528,46 @@ impl Sample for OffsetCommitResponseTopic {
 }
 
 impl Sample for OffsetCommitResponsePartition {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { partition_index: s.i32(), error_code: s.i16() }
+    }
+}
+
+impl Sample for OffsetDeleteRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { group_id: s.string(), topics: s.array(|s| OffsetDeleteRequestTopic::sample(s, version)) }
+    }
+}
+
+impl Sample for OffsetDeleteRequestTopic {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { name: s.string(), partitions: s.array(|s| OffsetDeleteRequestPartition::sample(s, version)) }
+    }
+}
+
+impl Sample for OffsetDeleteRequestPartition {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { partition_index: s.i32() }
+    }
+}
+
+impl Sample for OffsetDeleteResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            error_code: s.i16(),
+            throttle_time_ms: s.i32(),
+            topics: s.array(|s| OffsetDeleteResponseTopic::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for OffsetDeleteResponseTopic {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { name: s.string(), partitions: s.array(|s| OffsetDeleteResponsePartition::sample(s, version)) }
+    }
+}
+
+impl Sample for OffsetDeleteResponsePartition {
     fn sample(s: &mut Source, _version: i16) -> Self {
         Self { partition_index: s.i32(), error_code: s.i16() }
     }
@@ -1317,6 +1825,35 @@ impl Sample for ProduceNodeEndpoint {
     }
 }
 
+impl Sample for SaslAuthenticateRequest {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { auth_bytes: s.bytes() }
+    }
+}
+
+impl Sample for SaslAuthenticateResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            error_code: s.i16(),
+            error_message: s.optional(true, |s| s.string()),
+            auth_bytes: s.bytes(),
+            session_lifetime_ms: if version >= 1 { s.i64() } else { 0 },
+        }
+    }
+}
+
+impl Sample for SaslHandshakeRequest {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { mechanism: s.string() }
+    }
+}
+
+impl Sample for SaslHandshakeResponse {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { error_code: s.i16(), mechanisms: s.array(|s| s.string()) }
+    }
+}
+
 impl Sample for SyncGroupRequest {
     fn sample(s: &mut Source, version: i16) -> Self {
         Self {
@@ -1349,11 +1886,130 @@ impl Sample for SyncGroupResponse {
     }
 }
 
+impl Sample for TxnOffsetCommitRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            transactional_id: s.string(),
+            group_id: s.string(),
+            producer_id: s.i64(),
+            producer_epoch: s.i16(),
+            generation_id: if version >= 3 { s.i32() } else { -1 },
+            member_id: if version >= 3 { s.string() } else { ByteString::new() },
+            group_instance_id: if version >= 3 { s.optional(true, |s| s.string()) } else { None },
+            topics: s.array(|s| TxnOffsetCommitRequestTopic::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for TxnOffsetCommitRequestTopic {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            name: s.string(),
+            partitions: s.array(|s| TxnOffsetCommitRequestPartition::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for TxnOffsetCommitRequestPartition {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            partition_index: s.i32(),
+            committed_offset: s.i64(),
+            committed_leader_epoch: if version >= 2 { s.i32() } else { -1 },
+            committed_metadata: s.optional(true, |s| s.string()),
+        }
+    }
+}
+
+impl Sample for TxnOffsetCommitResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            throttle_time_ms: s.i32(),
+            topics: s.array(|s| TxnOffsetCommitResponseTopic::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for TxnOffsetCommitResponseTopic {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            name: s.string(),
+            partitions: s.array(|s| TxnOffsetCommitResponsePartition::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for TxnOffsetCommitResponsePartition {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { partition_index: s.i32(), error_code: s.i16() }
+    }
+}
+
+impl Sample for WriteTxnMarkersRequest {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { markers: s.array(|s| WritableTxnMarker::sample(s, version)) }
+    }
+}
+
+impl Sample for WritableTxnMarker {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            producer_id: s.i64(),
+            producer_epoch: s.i16(),
+            transaction_result: s.bool(),
+            topics: s.array(|s| WritableTxnMarkerTopic::sample(s, version)),
+            coordinator_epoch: s.i32(),
+            transaction_version: if version >= 2 { s.i8() } else { 0 },
+        }
+    }
+}
+
+impl Sample for WritableTxnMarkerTopic {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { name: s.string(), partition_indexes: s.array(|s| s.i32()) }
+    }
+}
+
+impl Sample for WriteTxnMarkersResponse {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { markers: s.array(|s| WritableTxnMarkerResult::sample(s, version)) }
+    }
+}
+
+impl Sample for WritableTxnMarkerResult {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self { producer_id: s.i64(), topics: s.array(|s| WritableTxnMarkerTopicResult::sample(s, version)) }
+    }
+}
+
+impl Sample for WritableTxnMarkerTopicResult {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        Self {
+            name: s.string(),
+            partitions: s.array(|s| WritableTxnMarkerPartitionResult::sample(s, version)),
+        }
+    }
+}
+
+impl Sample for WritableTxnMarkerPartitionResult {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        Self { partition_index: s.i32(), error_code: s.i16() }
+    }
+}
+
 /// Runs a macro over the names of all messages.
 macro_rules! for_all_messages {
     ($run:ident) => {
+        $run!(AddOffsetsToTxnRequest);
+        $run!(AddOffsetsToTxnResponse);
+        $run!(AddPartitionsToTxnRequest);
+        $run!(AddPartitionsToTxnResponse);
         $run!(ApiVersionsRequest);
         $run!(ApiVersionsResponse);
+        $run!(ConsumerGroupDescribeRequest);
+        $run!(ConsumerGroupDescribeResponse);
+        $run!(ConsumerGroupHeartbeatRequest);
+        $run!(ConsumerGroupHeartbeatResponse);
         $run!(ConsumerProtocolSubscription);
         $run!(ConsumerProtocolAssignment);
         $run!(CreatePartitionsRequest);
@@ -1366,12 +2022,22 @@ macro_rules! for_all_messages {
         $run!(DeleteRecordsResponse);
         $run!(DeleteTopicsRequest);
         $run!(DeleteTopicsResponse);
+        $run!(DescribeAclsRequest);
+        $run!(DescribeAclsResponse);
         $run!(DescribeClusterRequest);
         $run!(DescribeClusterResponse);
         $run!(DescribeConfigsRequest);
         $run!(DescribeConfigsResponse);
         $run!(DescribeGroupsRequest);
         $run!(DescribeGroupsResponse);
+        $run!(DescribeLogDirsRequest);
+        $run!(DescribeLogDirsResponse);
+        $run!(DescribeTopicPartitionsRequest);
+        $run!(DescribeTopicPartitionsResponse);
+        $run!(ElectLeadersRequest);
+        $run!(ElectLeadersResponse);
+        $run!(EndTxnRequest);
+        $run!(EndTxnResponse);
         $run!(FetchRequest);
         $run!(FetchResponse);
         $run!(FindCoordinatorRequest);
@@ -1394,18 +2060,30 @@ macro_rules! for_all_messages {
         $run!(ListGroupsResponse);
         $run!(ListOffsetsRequest);
         $run!(ListOffsetsResponse);
+        $run!(ListPartitionReassignmentsRequest);
+        $run!(ListPartitionReassignmentsResponse);
         $run!(MetadataRequest);
         $run!(MetadataResponse);
         $run!(OffsetCommitRequest);
         $run!(OffsetCommitResponse);
+        $run!(OffsetDeleteRequest);
+        $run!(OffsetDeleteResponse);
         $run!(OffsetFetchRequest);
         $run!(OffsetFetchResponse);
         $run!(OffsetForLeaderEpochRequest);
         $run!(OffsetForLeaderEpochResponse);
         $run!(ProduceRequest);
         $run!(ProduceResponse);
+        $run!(SaslAuthenticateRequest);
+        $run!(SaslAuthenticateResponse);
+        $run!(SaslHandshakeRequest);
+        $run!(SaslHandshakeResponse);
         $run!(SyncGroupRequest);
         $run!(SyncGroupResponse);
+        $run!(TxnOffsetCommitRequest);
+        $run!(TxnOffsetCommitResponse);
+        $run!(WriteTxnMarkersRequest);
+        $run!(WriteTxnMarkersResponse);
     };
 }
 pub(crate) use for_all_messages;
@@ -1426,17 +2104,36 @@ macro_rules! for_all_apis {
         $run!(SyncGroup, SyncGroupRequest, SyncGroupResponse);
         $run!(DescribeGroups, DescribeGroupsRequest, DescribeGroupsResponse);
         $run!(ListGroups, ListGroupsRequest, ListGroupsResponse);
+        $run!(SaslHandshake, SaslHandshakeRequest, SaslHandshakeResponse);
         $run!(ApiVersions, ApiVersionsRequest, ApiVersionsResponse);
         $run!(CreateTopics, CreateTopicsRequest, CreateTopicsResponse);
         $run!(DeleteTopics, DeleteTopicsRequest, DeleteTopicsResponse);
         $run!(DeleteRecords, DeleteRecordsRequest, DeleteRecordsResponse);
         $run!(InitProducerId, InitProducerIdRequest, InitProducerIdResponse);
         $run!(OffsetForLeaderEpoch, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse);
+        $run!(AddPartitionsToTxn, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse);
+        $run!(AddOffsetsToTxn, AddOffsetsToTxnRequest, AddOffsetsToTxnResponse);
+        $run!(EndTxn, EndTxnRequest, EndTxnResponse);
+        $run!(WriteTxnMarkers, WriteTxnMarkersRequest, WriteTxnMarkersResponse);
+        $run!(TxnOffsetCommit, TxnOffsetCommitRequest, TxnOffsetCommitResponse);
+        $run!(DescribeAcls, DescribeAclsRequest, DescribeAclsResponse);
         $run!(DescribeConfigs, DescribeConfigsRequest, DescribeConfigsResponse);
+        $run!(DescribeLogDirs, DescribeLogDirsRequest, DescribeLogDirsResponse);
+        $run!(SaslAuthenticate, SaslAuthenticateRequest, SaslAuthenticateResponse);
         $run!(CreatePartitions, CreatePartitionsRequest, CreatePartitionsResponse);
         $run!(DeleteGroups, DeleteGroupsRequest, DeleteGroupsResponse);
+        $run!(ElectLeaders, ElectLeadersRequest, ElectLeadersResponse);
         $run!(IncrementalAlterConfigs, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse);
+        $run!(
+            ListPartitionReassignments,
+            ListPartitionReassignmentsRequest,
+            ListPartitionReassignmentsResponse
+        );
+        $run!(OffsetDelete, OffsetDeleteRequest, OffsetDeleteResponse);
         $run!(DescribeCluster, DescribeClusterRequest, DescribeClusterResponse);
+        $run!(ConsumerGroupHeartbeat, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse);
+        $run!(ConsumerGroupDescribe, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse);
+        $run!(DescribeTopicPartitions, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse);
     };
 }
 pub(crate) use for_all_apis;
