@@ -42,12 +42,24 @@ impl Raw {
 
     /// Commits an offset of a group without members; `Ok` means acknowledged.
     pub fn commit(&mut self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
-        let partitions = vec![OffsetCommitRequestPartition {
-            partition_index: partition,
+        self.commit_many(group, topic, partition..partition + 1, offset)
+    }
+
+    /// Commits the same offset of several partitions in one request.
+    pub fn commit_many(
+        &mut self,
+        group: &str,
+        topic: &str,
+        partitions: std::ops::Range<i32>,
+        offset: i64,
+    ) -> Result<()> {
+        let partitions = partitions.map(|partition_index| OffsetCommitRequestPartition {
+            partition_index,
             committed_offset: offset,
             committed_leader_epoch: -1,
             ..Default::default()
-        }];
+        });
+        let partitions = partitions.collect();
         let topics = vec![OffsetCommitRequestTopic { name: topic.into(), partitions, ..Default::default() }];
         let request = OffsetCommitRequest {
             group_id: group.into(),
@@ -56,8 +68,16 @@ impl Raw {
             ..Default::default()
         };
         let answer = self.call(8, &request)?;
-        let code = answer.topics.first().and_then(|t| t.partitions.first()).context("no answer")?.error_code;
-        ensure!(code == 0, "the commit was answered with error {code}");
+        let answers = &answer.topics.first().context("no answer")?.partitions;
+        ensure!(!answers.is_empty(), "no answer");
+        for answer in answers {
+            let code = answer.error_code;
+            ensure!(
+                code == 0,
+                "the commit of partition {} was answered with error {code}",
+                answer.partition_index
+            );
+        }
         Ok(())
     }
 }

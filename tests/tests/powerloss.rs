@@ -25,26 +25,34 @@ const PARTITIONS: i32 = 3;
 #[test]
 fn power_loss_loses_nothing_that_was_acknowledged() {
     let seeds = std::env::var("AQUEDUCT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
-    let wrong = lives(seeds, &[]).expect("the load runs");
+    let wrong = lives(seeds, Loss::Power, &[]).expect("the load runs");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
 fn the_judge_sees_a_log_that_does_not_flush() {
     // A judge that cannot fail proves nothing.
-    let wrong = lives(6, &[("AQUEDUCT_UNSAFE_NO_FLUSH", "1")]);
+    let wrong = lives(6, Loss::Power, &[("AQUEDUCT_UNSAFE_NO_FLUSH", "1")]);
     assert!(
         wrong.is_err() || wrong.is_ok_and(|wrong| !wrong.is_empty()),
         "losing unflushed data went unnoticed"
     );
 }
 
-/// One data directory through as many power losses as there are seeds.
-fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
+/// How a life of the broker ends.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Loss {
+    Power,
+    /// SIGKILL alone: what was written stays.
+    Process,
+}
+
+/// One data directory through as many losses as there are seeds.
+pub(crate) fn lives(seeds: u64, loss: Loss, env: &[(&str, &str)]) -> Result<Vec<String>> {
     let dir = tempfile::tempdir()?;
     let mut start = Start::broker(dir.path());
-    let mut power = PowerLoss::new(&start.data)?;
-    start.env = power.env();
+    let mut power = (loss == Loss::Power).then(|| PowerLoss::new(&start.data)).transpose()?;
+    start.env = power.as_ref().map(PowerLoss::env).unwrap_or_default();
     start.env.extend(env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let mut wrong = Vec::new();
@@ -77,13 +85,16 @@ fn lives(seeds: u64, env: &[(&str, &str)]) -> Result<Vec<String>> {
             broker.signal(rustix::process::Signal::KILL)?;
             broker.wait(Duration::from_secs(10)).map(drop)
         })?;
-        ensure!(power.syncs() > 0 || !env.is_empty(), "the shim saw no fsync, so it proves nothing");
+        let proves = power.as_ref().is_none_or(|power| power.syncs() > 0);
+        ensure!(proves || !env.is_empty(), "the shim saw no fsync, so it proves nothing");
         let now = lock(&ledger).acked_count();
         ensure!(now > acked, "seed {seed}: nothing was acknowledged:\n{}", broker.output());
         acked = now;
-        last = power.cut(&mut rng)?;
+        if let Some(power) = &mut power {
+            last = power.cut(&mut rng)?;
+        }
     }
-    let broker = start.start().context("after the last power loss")?;
+    let broker = start.start().context("after the last loss")?;
     wrong.extend(lock(&ledger).check(&read_all(&broker.kafka)?));
     wrong.extend(check_commits(&broker.kafka, &ledger)?);
     Ok(wrong)
