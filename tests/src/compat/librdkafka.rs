@@ -21,8 +21,6 @@ use crate::process::{pause, root};
 
 /// A test that hangs is ended after this.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Many tests measure time, so one that fails beside others runs again alone.
-const AGAIN: usize = 2;
 
 /// Tests that are judged part by part, by the parts' names: without this, one part that needs what is out of reach, such
 /// as transactions, would hide all others.
@@ -88,31 +86,16 @@ struct Job {
     part: Option<&'static str>,
 }
 
-/// Every test that needs a broker. One that is `expected` to fail does so once.
-pub(super) fn run(
-    brokers: &Brokers,
-    jobs: usize,
-    tests: &[String],
-    expected: impl Fn(&str) -> bool + Sync,
-) -> Result<BTreeMap<String, State>> {
+/// Every test that needs a broker, or those that are named.
+pub(super) fn run(brokers: &Brokers, jobs: usize, tests: &[String]) -> Result<BTreeMap<String, State>> {
     let suite = Suite::build()?;
-    let wanted: Vec<Job> = suite
-        .jobs()?
-        .into_iter()
-        .filter(|job| tests.is_empty() || tests.iter().any(|t| t.contains(&job.number)))
-        .collect();
-    let (queue, done) = (Mutex::new(wanted.into_iter()), Mutex::new(BTreeMap::new()));
-    let failed = Mutex::new(Vec::new());
+    let chosen: Vec<Job> = suite.jobs()?.into_iter().filter(|job| job.chosen(tests)).collect();
+    let (queue, done) = (Mutex::new(chosen.into_iter()), Mutex::new(BTreeMap::new()));
     let next = || queue.lock().ok().and_then(|mut queue| queue.next());
     std::thread::scope(|scope| {
         let worker = || {
             while let Some(job) = next() {
                 let outcomes = suite.run(brokers, &job)?;
-                let surprise =
-                    |(test, state): (&String, &State)| matches!(state, State::Failed(_)) && !expected(test);
-                if outcomes.iter().any(surprise) {
-                    failed.lock().expect("no worker panics").push(job);
-                }
                 done.lock().expect("no worker panics").extend(outcomes);
             }
             anyhow::Ok(())
@@ -121,17 +104,7 @@ pub(super) fn run(
         workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
     })?;
     let mut done = done.into_inner().expect("no worker panics");
-    for job in failed.into_inner().expect("no worker panics") {
-        for _ in 0..AGAIN {
-            let outcomes = suite.run(brokers, &job)?;
-            let passed = !outcomes.values().any(|state| matches!(state, State::Failed(_)));
-            done.extend(outcomes);
-            if passed {
-                break;
-            }
-        }
-    }
-    done.retain(|test, _| self::wanted(tests, test));
+    done.retain(|test, _| wanted(tests, test));
     Ok(done)
 }
 
@@ -259,6 +232,16 @@ impl Suite {
 }
 
 impl Job {
+    /// Whether one of the tests may come from it.
+    fn chosen(&self, tests: &[String]) -> bool {
+        let part = |test: &String| match (test.split_once('/'), self.part) {
+            (Some(_), Some(_)) => test.ends_with(&self.name("")),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        tests.is_empty() || tests.iter().any(|test| test.contains(&self.number) && part(test))
+    }
+
     fn name(&self, test: &str) -> String {
         match self.part {
             Some(part) => format!("{test}/{}", part.trim_end_matches(':').replace(' ', "-")),
