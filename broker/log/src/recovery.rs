@@ -24,7 +24,7 @@ use crate::log_config::{LogConfig, PartitionId};
 use crate::partition_log::LogContext;
 use crate::partition_log::cut_replay as replay;
 use crate::producer_state::{ProducerStates, SNAPSHOT};
-use crate::segment::{Active, OpenFiles, Sealed, SegmentFile, base_of};
+use crate::segment::{Active, OpenFiles, Sealed, SegmentFile, base_of, segment_path};
 use scan::{Found, Scan};
 
 /// A partition as it was found.
@@ -100,8 +100,19 @@ impl Load<'_> {
             return self.empty(&checkpoint, start);
         }
         // Retention stored the log start before it removed these, or was about to.
-        while bases.len() > 1 && bases[1].0 <= start {
-            remove_segment(self.disk(), &crate::segment::segment_path(self.dir, bases.remove(0).0))?;
+        let gone = bases[1..].partition_point(|(base, _)| *base <= start);
+        if gone > 0 {
+            let segments =
+                bases[..gone].iter().map(|segment| self.open(*segment)).collect::<Result<Vec<_>>>();
+            let kept = segments.and_then(|s| keep_producers(self.disk(), self.dir, &s, bases[gone].0));
+            if let Err(error @ LogError::Corrupt { .. }) = &kept {
+                tracing::warn!(partition = %self.id, %error, "cannot tell what producers wrote below the log start");
+            } else {
+                kept?;
+            }
+        }
+        for (base, _) in bases.drain(..gone) {
+            remove_segment(self.disk(), &segment_path(self.dir, base))?;
         }
         let repair = self.context.repairs(self.id);
         if bases[0].0 > start && !repair {
@@ -280,6 +291,22 @@ fn seal(mut active: Active, files: &Arc<OpenFiles>) -> Sealed {
 /// The state of the producers before the offset `at`.
 pub(crate) fn snapshot_path(dir: &Path, at: i64) -> PathBuf {
     dir.join(format!("{at:020}.snapshot"))
+}
+
+/// Before segments below the log start go: the snapshot at its end may be missing, when the disk was full or the power failed as
+/// the last of them was finished. It is made again as long as the batches are there.
+pub(crate) fn keep_producers(disk: &dyn Disk, dir: &Path, segments: &[Sealed], end: i64) -> Result<()> {
+    let path = snapshot_path(dir, end);
+    if matches!(SNAPSHOT.read(disk, &path), Ok(Some(_))) {
+        return Ok(());
+    }
+    let first = segments.first().map_or(end, |s| s.base);
+    let (from, mut producers) = load_snapshot(disk, dir, first, end)?;
+    for segment in segments {
+        replay(segment, from, &mut producers, None)?;
+    }
+    SNAPSHOT.write_new(disk, &path, &producers.encode())?;
+    disk.sync_dir(dir).map_err(|e| LogError::io("sync directory", dir, e))
 }
 
 /// The last whole snapshot at or below `up_to`, and its offset; else an empty one where the first segment begins.

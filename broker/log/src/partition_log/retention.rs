@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{PartitionLog, State, cut_replay};
-use crate::error::{LogError, Result};
+use super::{PartitionLog, State};
+use crate::error::Result;
 use crate::index::SealedIndex;
 use crate::log_config::{LogConfig, LogCounters};
-use crate::producer_state::SNAPSHOT;
 use crate::recovery;
 use crate::segment::Sealed;
 
@@ -77,30 +76,13 @@ impl PartitionLog {
             return Ok(());
         }
         let disk = &*self.context.disk;
-        self.keep_producers(&expired)?;
+        recovery::keep_producers(disk, &self.dir, &expired.segments, expired.start)?;
         for segment in &expired.segments {
             recovery::remove_segment(disk, &segment.path)?;
             tracing::info!(partition = %self.id, segment = %segment.path.display(), bytes = segment.size, "removed a segment");
         }
         LogCounters::add(&self.context.counters().deleted_segments, expired.segments.len() as u64);
         recovery::remove_old_snapshots(disk, &self.dir, expired.start)
-    }
-
-    /// The snapshot of the new log start may be missing, when the disk was full as the segment before it was finished: made
-    /// again as long as the batches are there.
-    fn keep_producers(&self, expired: &Expired) -> Result<()> {
-        let (disk, start) = (&*self.context.disk, expired.start);
-        let path = recovery::snapshot_path(&self.dir, start);
-        if disk.exists(&path).map_err(|e| LogError::io("look for", &path, e))? {
-            return Ok(());
-        }
-        let first = expired.segments.first().map_or(start, |s| s.base);
-        let (from, mut producers) = recovery::load_snapshot(disk, &self.dir, first, start)?;
-        for segment in &expired.segments {
-            cut_replay(segment, from, &mut producers, None)?;
-        }
-        SNAPSHOT.write_new(disk, &path, &producers.encode())?;
-        disk.sync_dir(&self.dir).map_err(|e| LogError::io("sync directory", &self.dir, e))
     }
 
     /// A segment that is written no more is compacted or deleted only once it is sealed.
