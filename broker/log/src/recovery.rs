@@ -144,7 +144,11 @@ impl Load<'_> {
         }
         let base = checkpoint.recovery_point.max(start);
         let active = Active::create(self.disk(), self.dir, base)?;
-        let (epochs, producers) = Default::default();
+        // What was written before the log start is not forgotten with the files.
+        let (_, producers) = load_snapshot(self.disk(), self.dir, base, base)?;
+        let mut epochs = LeaderEpochs::load(self.disk(), self.dir).ok().flatten().unwrap_or_default();
+        epochs.truncate_to(base);
+        epochs.trim_to(base);
         self.checkpoint(&active, base, base);
         Ok(Loaded {
             sealed: Vec::new(),
