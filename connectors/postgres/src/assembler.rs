@@ -271,9 +271,7 @@ impl Assembler {
         if self.scratch.is_empty() {
             return;
         }
-        out.extend(
-            self.scratch.drain(..).map(SourceRecord::unplaced),
-        );
+        out.extend(self.scratch.drain(..).map(SourceRecord::unplaced));
         if self.position.events.is_multiple_of(POSITION_EVERY as u64) {
             let position = self.source_position();
             if let Some(last) = out.last_mut() {

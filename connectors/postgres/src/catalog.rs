@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use crate::column::ColumnType;
 use crate::config::Settings;
+use crate::kind::{Family, KNOWN, PgType};
 use crate::pattern::TablePattern;
 use crate::pgoutput::Relation;
 use crate::position::{Lsn, Server, System};
@@ -49,9 +50,9 @@ pub(crate) async fn check_server(session: &mut Session) -> Result<u32> {
     let rows = session.query(sql).await.map_err(failed("reading the server's settings"))?;
     let row = rows.first().ok_or_else(|| Error::fatal("the server did not tell its settings"))?;
     let version: u32 = text(row, 0).parse().unwrap_or(0);
-    if version < 130_000 {
+    if version < 140_000 {
         return Err(Error::bad_config(format!(
-            "PostgreSQL 13 or later is needed, this is {}",
+            "PostgreSQL 14 or later is needed, this is {}; update the server",
             version / 10_000
         )));
     }
@@ -163,9 +164,10 @@ async fn create_publication(session: &mut Session, settings: &Settings) -> Resul
     }
     let tables: Vec<String> = candidates.iter().map(|table| format!("ONLY {}", table.quoted)).collect();
     let sql = format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)",
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = {})",
         quote_ident(&settings.publication),
-        tables.join(", ")
+        tables.join(", "),
+        settings.via_root
     );
     tracing::info!("creating the publication `{}`", settings.publication);
     match session.query(&sql).await {
@@ -258,11 +260,11 @@ fn included(settings: &Settings, names: &[String]) -> bool {
 pub(crate) async fn snapshot_tables(session: &mut Session, settings: &Settings) -> Result<Vec<Published>> {
     let mut tables = Vec::new();
     for table in published(session, settings).await? {
-        let mut columns = columns(session, table.oid).await?;
-        if let Some(list) = &table.columns {
-            columns.retain(|column| list.contains(&column.name));
-        }
-        let key = key(session, table.oid).await?;
+        let columns = columns(session, &table).await?;
+        let key = match given_key(settings, &table.names) {
+            Some(key) => key,
+            None => key(session, table.oid).await.map_err(failed("reading the primary key"))?,
+        };
         let quoted = format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name));
         let mut leaves = leaves(session, table.oid).await?;
         if leaves.is_empty() {
@@ -274,45 +276,113 @@ pub(crate) async fn snapshot_tables(session: &mut Session, settings: &Settings) 
     Ok(tables)
 }
 
-async fn columns(session: &mut Session, oid: u32) -> Result<Vec<ColumnType>> {
-    let base = base_type("a.atttypid", "a.atttypmod");
+/// The columns that the publication sends.
+async fn columns(session: &mut Session, table: &PublishedName) -> Result<Vec<ColumnType>> {
+    let reading = || failed("reading the columns");
+    let mut columns = Vec::new();
+    for attribute in attributes(session, table.oid).await.map_err(reading())? {
+        let listed = table.columns.as_ref().is_none_or(|list| list.contains(&attribute.name));
+        if !listed || attribute.generated {
+            continue;
+        }
+        let ty = resolve(session, attribute.oid, attribute.typmod).await.map_err(reading())?;
+        let Attribute { name, required, default, .. } = attribute;
+        columns.push(ColumnType { name, ty, required, default });
+    }
+    Ok(columns)
+}
+
+struct Attribute {
+    name: String,
+    oid: u32,
+    typmod: i32,
+    required: bool,
+    default: Option<String>,
+    /// Not sent by the stream.
+    generated: bool,
+}
+
+async fn attributes(session: &mut Session, table: u32) -> Result<Vec<Attribute>, PgError> {
+    // PostgreSQL 18 sends generated columns of a publication that names them.
     let sql = format!(
-        "SELECT a.attname, {base} FROM pg_attribute a \
-         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum"
+        "SELECT a.attname, a.atttypid, a.atttypmod, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), \
+                a.attgenerated <> '' AND (a.attgenerated <> 's' OR current_setting('server_version_num')::int < 180000) \
+         FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+           AND a.attgenerated = '' \
+         WHERE a.attrelid = {table} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
     );
-    let rows = session.query(&sql).await.map_err(failed("reading the columns"))?;
-    Ok(rows.iter().map(|row| column(text(row, 0), text(row, 1))).collect())
+    let rows = session.query(&sql).await?;
+    let attribute = |row: &Row| Attribute {
+        name: text(row, 0).to_owned(),
+        oid: text(row, 1).parse().unwrap_or(0),
+        typmod: text(row, 2).parse().unwrap_or(-1),
+        required: text(row, 3) == "t",
+        default: row[4].clone(),
+        generated: text(row, 5) == "t",
+    };
+    Ok(rows.iter().map(attribute).collect())
 }
 
-/// SQL for `oid typmod` of the type below all domains.
-fn base_type(oid: &str, typmod: &str) -> String {
-    format!(
-        "(WITH RECURSIVE d(oid, typmod) AS (SELECT {oid}::oid, {typmod}::int UNION ALL \
-           SELECT t.typbasetype, CASE WHEN d.typmod >= 0 THEN d.typmod ELSE t.typtypmod END \
-           FROM d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd') \
-         SELECT d.oid || ' ' || d.typmod FROM d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype <> 'd' LIMIT 1)"
-    )
+/// What a type is below all domains, and what its elements are.
+async fn resolve(session: &mut Session, mut oid: u32, mut typmod: i32) -> Result<PgType, PgError> {
+    let mut arrays = Vec::new();
+    let family = loop {
+        if KNOWN.contains(&oid) {
+            break Family::Known;
+        }
+        let sql = format!(
+            "SELECT typtype, typname, typbasetype, typtypmod, \
+                    CASE WHEN typinput = 'array_in'::regproc THEN typelem ELSE 0 END, \
+                    to_jsonb(ARRAY(SELECT enumlabel FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder)) \
+             FROM pg_type t WHERE oid = {oid}"
+        );
+        let rows = session.query(&sql).await?;
+        let Some(row) = rows.first() else { break Family::Named(String::new()) };
+        let element: u32 = text(row, 4).parse().unwrap_or(0);
+        match text(row, 0) {
+            "d" => {
+                oid = text(row, 2).parse().unwrap_or(0);
+                typmod = if typmod >= 0 { typmod } else { text(row, 3).parse().unwrap_or(-1) };
+            }
+            "e" => break Family::Enum(names(text(row, 5))),
+            _ if element != 0 => {
+                arrays.push((oid, typmod));
+                oid = element;
+            }
+            _ => break Family::Named(text(row, 1).to_owned()),
+        }
+    };
+    let mut ty = PgType { oid, typmod, family };
+    while let Some((oid, typmod)) = arrays.pop() {
+        ty = PgType { oid, typmod, family: Family::Array(Box::new(ty)) };
+    }
+    Ok(ty)
 }
 
-fn column(name: &str, base: &str) -> ColumnType {
-    let (oid, typmod) = base.split_once(' ').unwrap_or(("0", "-1"));
-    let (type_oid, typmod) = (oid.parse().unwrap_or(0), typmod.parse().unwrap_or(-1));
-    ColumnType { name: name.to_owned(), type_oid, typmod }
+/// The key that the user gave to a table of these names.
+fn given_key(settings: &Settings, names: &[String]) -> Option<Vec<String>> {
+    let (_, key) =
+        settings.keys.iter().find(|(pattern, _)| names.iter().any(|name| pattern.matches(name)))?;
+    Some(key.clone())
 }
 
 /// The columns of a record's key: the primary key, as in Debezium. Where a replica identity index leaves a part of it
-/// out of the old rows that the server sends, or there is none, the columns of that index.
-async fn key(session: &mut Session, oid: u32) -> Result<Vec<String>> {
+/// out of the old rows that the server sends, or there is none, the columns of that index; else those of a unique index
+/// over columns that are never null.
+async fn key(session: &mut Session, oid: u32) -> Result<Vec<String>, PgError> {
     let sql = format!(
         "SELECT a.attname FROM \
-           (SELECT indkey, indnkeyatts FROM pg_index i WHERE indrelid = {oid} AND (indisreplident OR indisprimary) \
+           (SELECT indkey, indnkeyatts FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+            WHERE indrelid = {oid} AND (indisreplident OR indisprimary OR indisunique AND indisvalid AND indpred IS NULL \
+              AND indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = {oid} \
+                AND a.attnum = ANY (i.indkey::int2[]) AND NOT a.attnotnull)) \
             ORDER BY indisprimary AND NOT EXISTS (SELECT FROM pg_index r WHERE r.indrelid = {oid} AND r.indisreplident \
-              AND NOT r.indkey::int2[] @> i.indkey::int2[]) DESC, indisreplident DESC LIMIT 1) i, \
+              AND NOT r.indkey::int2[] @> i.indkey::int2[]) DESC, indisreplident DESC, indisprimary DESC, c.relname LIMIT 1) i, \
            unnest(i.indkey) WITH ORDINALITY k(attnum, ord) \
            JOIN pg_attribute a ON a.attrelid = {oid} AND a.attnum = k.attnum \
          WHERE k.ord <= i.indnkeyatts ORDER BY k.ord"
     );
-    let rows = session.query(&sql).await.map_err(failed("reading the primary key"))?;
+    let rows = session.query(&sql).await?;
     Ok(rows.iter().map(|row| text(row, 0).to_owned()).collect())
 }
 
@@ -326,6 +396,16 @@ async fn leaves(session: &mut Session, oid: u32) -> Result<Vec<String>> {
         .iter()
         .map(|row| format!("{}.{}", quote_ident(text(row, 0)), quote_ident(text(row, 1))))
         .collect())
+}
+
+/// How many pages a table has, given its quoted name.
+pub(crate) async fn pages(session: &mut Session, table: &str) -> Result<u64> {
+    let sql = format!(
+        "SELECT pg_relation_size({}::regclass) / current_setting('block_size')::int",
+        quote_literal(table)
+    );
+    let rows = session.query(&sql).await.map_err(failed("reading the size of a table"))?;
+    Ok(rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or(0))
 }
 
 /// The planner's estimate of how many rows a query returns.
@@ -352,24 +432,22 @@ pub(crate) async fn describe(
     let mut all = session.query(&sql).await?.first().map(|row| names(text(row, 0))).unwrap_or_default();
     all.push(format!("{}.{}", relation.schema, relation.name));
     let included = included(settings, &all);
-    let key = match key(session, oid).await {
-        Ok(key) => key,
-        Err(error) => return Err(PgError::Protocol(error.full())),
+    let key = match given_key(settings, &all) {
+        Some(key) => key,
+        None => historic_key(relation, key(session, oid).await?),
     };
-    let key = historic_key(relation, key);
-    let mut columns: Vec<ColumnType> = relation
-        .columns
-        .iter()
-        .map(|c| ColumnType { name: c.name.clone(), type_oid: c.type_oid, typmod: c.typmod })
-        .collect();
-    // Only types made by users can be domains.
-    for column in columns.iter_mut().filter(|column| column.type_oid >= 10_000) {
-        let base = base_type(&column.type_oid.to_string(), &column.typmod.to_string());
-        if let Some(row) = session.query(&format!("SELECT {base}")).await?.first()
-            && let Some(base) = &row[0]
-        {
-            *column = self::column(&column.name, base);
-        }
+    let known = attributes(session, oid).await?;
+    let mut columns = Vec::with_capacity(relation.columns.len());
+    for column in &relation.columns {
+        let ty = resolve(session, column.type_oid, column.typmod).await?;
+        // A column dropped or renamed since has neither.
+        let known = known.iter().find(|known| known.name == column.name);
+        columns.push(ColumnType {
+            name: column.name.clone(),
+            ty,
+            required: known.is_some_and(|known| known.required),
+            default: known.and_then(|known| known.default.clone()),
+        });
     }
     Ok(TableShape { schema: relation.schema.clone(), name: relation.name.clone(), columns, key, included })
 }
@@ -382,8 +460,9 @@ fn historic_key(relation: &Relation, now: Vec<String>) -> Vec<String> {
     }
     let identity = relation.columns.iter().filter(|column| column.identity);
     let then: Vec<String> = identity.map(|column| column.name.clone()).collect();
-    let part = !now.is_empty() && now.iter().all(|name| then.contains(name));
-    if part { now } else { then }
+    // Without an identity only inserts are sent, and any key will do.
+    let part = now.iter().all(|name| then.contains(name));
+    if then.is_empty() || part && !now.is_empty() { now } else { then }
 }
 
 #[cfg(test)]

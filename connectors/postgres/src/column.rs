@@ -1,69 +1,38 @@
-//! Columns: PostgreSQL's types as Debezium maps them, and text into values.
+//! Columns: a schema each, and text into values of it.
 //!
-//! **Invariant:** every value PostgreSQL can store has a value here. A type without a mapping is text; what a mapped
-//! type cannot hold (a NaN in a Decimal) is null, and is reported once per column.
+//! **Invariant:** no value stops a table. What a column's schema cannot hold (a NaN in a Decimal, an array of two
+//! dimensions) is null, as in Debezium, and is reported once for each column.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aqueduct_core::{Error, Field, Result, Schema, SchemaRef, Str, Type, Value, logical};
+use aqueduct_core::{SchemaRef, Value};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
 
 use crate::civil;
+use crate::default;
+use crate::kind::{BinaryText, Kind, PgType, TimeForm, TypeModes};
+use crate::text;
 
-/// `decimal.handling.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DecimalMode {
-    Precise,
-    Double,
-    String,
-}
-
-/// `time.precision.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TimeMode {
-    Adaptive,
-    AdaptiveTimeMicroseconds,
-    Connect,
-}
-
-/// How types are mapped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TypeModes {
-    pub(crate) decimal: DecimalMode,
-    pub(crate) time: TimeMode,
-    pub(crate) placeholder: Str,
-}
-
-/// Type of a column as the catalog tells, domains resolved.
+/// A column as the catalog tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ColumnType {
     pub(crate) name: String,
-    pub(crate) type_oid: u32,
-    pub(crate) typmod: i32,
+    pub(crate) ty: PgType,
+    /// NOT NULL, as far as known.
+    pub(crate) required: bool,
+    /// The expression of its default.
+    pub(crate) default: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Bool,
-    Int16,
-    Int32,
-    Int64,
-    Float32,
-    Float64,
-    Decimal { scale: i32, precision: i32 },
-    VariableDecimal,
-    Text(Option<&'static str>),
-    Bytes,
-    Date,
-    TimeMillis,
-    TimeMicros,
-    TimestampMillis,
-    TimestampMicros,
-    TimestampZone,
-    ConnectDate,
-    ConnectTime,
-    ConnectTimestamp,
+#[cfg(test)]
+impl ColumnType {
+    /// Without anything but its type.
+    pub(crate) fn new(name: impl Into<String>, ty: PgType) -> Self {
+        Self { name: name.into(), ty, required: false, default: None }
+    }
 }
 
 /// A column of one version of a table.
@@ -71,296 +40,194 @@ enum Kind {
 pub(crate) struct Column {
     name: Arc<str>,
     kind: Kind,
-    lossy: AtomicBool,
+    schema: SchemaRef,
+    /// What null becomes.
+    absent: Value,
+    placeholder: Value,
+    warned: AtomicBool,
 }
 
-const VARIABLE_SCALE_DECIMAL: &str = "io.debezium.data.VariableScaleDecimal";
-const DEBEZIUM_TIME: &str = "io.debezium.time.Time";
-
 impl Column {
-    pub(crate) fn new(column: &ColumnType, modes: &TypeModes) -> Self {
-        let name = column.name.as_str().into();
-        Self { name, kind: kind_of(column.type_oid, column.typmod, modes), lossy: AtomicBool::new(false) }
+    /// `name` is the field's, which may differ from the column's.
+    pub(crate) fn new(column: &ColumnType, name: &str, modes: &TypeModes) -> Self {
+        let kind = Kind::of(&column.ty, modes);
+        let default = column.default.as_deref().and_then(|expr| default::value(expr, column.ty.oid, &kind));
+        let mut schema = kind.schema();
+        if !column.required {
+            schema = schema.optional();
+        }
+        if let Some(default) = &default {
+            schema = schema.default_value(default.clone());
+        }
+        let absent = if column.required { default.unwrap_or_else(|| kind.zero()) } else { Value::Null };
+        let placeholder = match kind.placeholder(&modes.placeholder) {
+            Value::Null => absent.clone(),
+            value => value,
+        };
+        let warned = AtomicBool::new(false);
+        Self { name: name.into(), kind, schema: schema.shared(), absent, placeholder, warned }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    pub(crate) fn schema(&self, optional: bool) -> SchemaRef {
-        let schema = match self.kind {
-            Kind::Bool => Schema::new(Type::Boolean),
-            Kind::Int16 => Schema::new(Type::Int16),
-            Kind::Int32 => Schema::new(Type::Int32),
-            Kind::Int64 => Schema::new(Type::Int64),
-            Kind::Float32 => Schema::new(Type::Float32),
-            Kind::Float64 => Schema::new(Type::Float64),
-            Kind::Decimal { scale, precision } => {
-                logical::decimal_schema(scale).parameter("connect.decimal.precision", precision.to_string())
-            }
-            Kind::VariableDecimal => {
-                let scale = Field::new("scale", Schema::new(Type::Int32).shared());
-                let value = Field::new("value", Schema::new(Type::Bytes).shared());
-                Schema::structure(VARIABLE_SCALE_DECIMAL, vec![scale, value]).versioned(1)
-            }
-            Kind::Text(None) => Schema::new(Type::String),
-            Kind::Text(Some(name)) => Schema::new(Type::String).named(name).versioned(1),
-            Kind::Bytes => Schema::new(Type::Bytes),
-            Kind::Date => named(Type::Int32, logical::DEBEZIUM_DATE),
-            Kind::TimeMillis => named(Type::Int32, DEBEZIUM_TIME),
-            Kind::TimeMicros => named(Type::Int64, logical::DEBEZIUM_MICRO_TIME),
-            Kind::TimestampMillis => named(Type::Int64, logical::DEBEZIUM_TIMESTAMP),
-            Kind::TimestampMicros => named(Type::Int64, logical::DEBEZIUM_MICRO_TIMESTAMP),
-            Kind::TimestampZone => named(Type::String, logical::DEBEZIUM_ZONED_TIMESTAMP),
-            Kind::ConnectDate => named(Type::Int32, logical::DATE),
-            Kind::ConnectTime => named(Type::Int32, logical::TIME),
-            Kind::ConnectTimestamp => named(Type::Int64, logical::TIMESTAMP),
-        };
-        if optional { schema.optional().shared() } else { schema.shared() }
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
-    /// The value of a text that lies in `owner`; text and JSON stay slices of it.
-    pub(crate) fn value(&self, text: &[u8], owner: &Bytes) -> Result<Value> {
-        let value = match self.kind {
-            Kind::Text(_) => return Ok(Value::String(slice(text, owner))),
-            Kind::Int32 => integer(text).and_then(|n| i32::try_from(n).ok()).map(Value::Int32),
-            Kind::Int64 => integer(text).map(Value::Int64),
-            Kind::Int16 => integer(text).and_then(|n| i16::try_from(n).ok()).map(Value::Int16),
-            Kind::Bool => match text {
-                b"t" => Some(Value::Bool(true)),
-                b"f" => Some(Value::Bool(false)),
-                _ => None,
-            },
-            Kind::Float32 => parse(text).map(Value::Float32),
-            Kind::Float64 => parse(text).map(Value::Float64),
-            Kind::Decimal { scale, .. } => self.decimal(text, scale),
-            Kind::VariableDecimal => self.variable_decimal(text),
-            Kind::Bytes => hex(text).map(Value::Bytes),
-            Kind::Date | Kind::ConnectDate => civil::date(text).map(Value::Int32),
-            Kind::TimeMillis | Kind::ConnectTime => {
-                civil::time(text).map(|t| Value::Int32((t / 1000) as i32))
-            }
-            Kind::TimeMicros => civil::time(text).map(Value::Int64),
-            Kind::TimestampMillis | Kind::ConnectTimestamp => civil::timestamp(text).map(|t| {
-                Value::Int64(match t {
-                    civil::INFINITY_MICROS | civil::NEGATIVE_INFINITY_MICROS => t,
-                    _ => t.div_euclid(1000),
-                })
-            }),
-            Kind::TimestampMicros => civil::timestamp(text).map(Value::Int64),
-            Kind::TimestampZone => Some(match civil::zoned(text) {
-                Some(iso) => Value::String(iso.into()),
-                None => Value::String(slice(text, owner)),
-            }),
-        };
-        value.ok_or_else(|| self.unreadable(text))
+    /// What stands for null: null itself, or what a required column shows where the server sent nothing.
+    pub(crate) fn absent(&self) -> &Value {
+        &self.absent
     }
 
     /// What stands for a value that the server did not send.
-    pub(crate) fn placeholder(&self, modes: &TypeModes) -> Value {
-        match self.kind {
-            Kind::Text(_) | Kind::TimestampZone => Value::String(modes.placeholder.clone()),
-            Kind::Bytes => Value::Bytes(modes.placeholder.as_bytes().clone()),
-            // Only a number of thousands of digits is ever TOASTed.
-            _ => {
-                self.warn_lossy("an unchanged, TOASTed number");
-                Value::Null
-            }
-        }
+    pub(crate) fn placeholder(&self) -> &Value {
+        &self.placeholder
     }
 
-    fn decimal(&self, text: &[u8], scale: i32) -> Option<Value> {
-        if let Some((unscaled, found)) = small_decimal(text)
-            && found == scale
-        {
-            return Some(Value::Bytes(minimal(unscaled)));
-        }
-        let text = std::str::from_utf8(text).ok()?;
-        match logical::decimal_bytes(text, scale) {
-            Ok(bytes) => Some(Value::Bytes(bytes)),
-            Err(_) => self.without_number(text),
-        }
-    }
-
-    fn variable_decimal(&self, text: &[u8]) -> Option<Value> {
-        let (bytes, scale) = match small_decimal(text) {
-            Some((unscaled, scale)) => (minimal(unscaled), scale),
+    /// The value of a text that lies in `owner`; text and JSON stay slices of it.
+    pub(crate) fn value(&self, text: &[u8], owner: &Bytes) -> Value {
+        match value(&self.kind, text, owner) {
+            Some(value) => value,
             None => {
-                let text = std::str::from_utf8(text).ok()?;
-                match logical::decimal_parts(text) {
-                    Ok(parts) => parts,
-                    Err(_) => return self.without_number(text),
-                }
+                self.warn(text);
+                self.absent.clone()
             }
-        };
-        Some(Value::Struct(vec![Value::Int32(scale), Value::Bytes(bytes)]))
-    }
-
-    fn without_number(&self, text: &str) -> Option<Value> {
-        if !matches!(text, "NaN" | "Infinity" | "-Infinity") {
-            return None;
         }
-        self.warn_lossy(text);
-        Some(Value::Null)
     }
 
-    fn warn_lossy(&self, what: &str) {
-        if !self.lossy.swap(true, Ordering::Relaxed) {
+    #[cold]
+    fn warn(&self, text: &[u8]) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
             let column = &*self.name;
+            let text: String = String::from_utf8_lossy(text).chars().take(60).collect();
+            let hint = match self.kind {
+                Kind::Decimal { .. } | Kind::VariableDecimal => {
+                    "; set `decimal.handling.mode` to `string` or `double` to keep it"
+                }
+                _ => "",
+            };
             tracing::warn!(
                 column,
-                "column `{column}` holds {what}, which its schema cannot: it becomes null; \
-                 set `decimal.handling.mode` to `string` or `double` to keep it"
+                "column `{column}` holds `{text}`, which its schema cannot: such values become null{hint}"
             );
         }
     }
-
-    fn unreadable(&self, text: &[u8]) -> Error {
-        let text: String = String::from_utf8_lossy(text).chars().take(60).collect();
-        Error::fatal(format!("column `{}`: cannot read `{text}` as {:?}", self.name, self.kind))
-    }
 }
 
-/// The modifier of a domain's base type, numeric's precision and scale, and so on, as `pg_attribute.atttypmod` has it.
-fn kind_of(type_oid: u32, typmod: i32, modes: &TypeModes) -> Kind {
-    let millis = (0..=3).contains(&typmod);
-    match type_oid {
-        16 => Kind::Bool,
-        21 => Kind::Int16,
-        23 => Kind::Int32,
-        20 | 26 => Kind::Int64,
-        700 => Kind::Float32,
-        701 => Kind::Float64,
-        1700 => match modes.decimal {
-            DecimalMode::String => Kind::Text(None),
-            DecimalMode::Double => Kind::Float64,
-            DecimalMode::Precise if typmod < 4 => Kind::VariableDecimal,
-            DecimalMode::Precise => {
-                let bits = typmod - 4;
-                // The scale is signed, in 11 bits.
-                Kind::Decimal { precision: (bits >> 16) & 0xffff, scale: ((bits & 0x7ff) ^ 1024) - 1024 }
-            }
+pub(crate) fn value(kind: &Kind, text: &[u8], owner: &Bytes) -> Option<Value> {
+    match kind {
+        Kind::Text(_) | Kind::Enum(_) | Kind::NumberText(_) => Some(Value::String(text::slice(text, owner))),
+        Kind::Int32 => text::integer(text).and_then(|n| i32::try_from(n).ok()).map(Value::Int32),
+        Kind::Int64 => text::integer(text).map(Value::Int64),
+        Kind::Int16 => text::integer(text).and_then(|n| i16::try_from(n).ok()).map(Value::Int16),
+        Kind::Bool => match text {
+            b"t" => Some(Value::Bool(true)),
+            b"f" => Some(Value::Bool(false)),
+            _ => None,
         },
-        17 => Kind::Bytes,
-        114 | 3802 => Kind::Text(Some(logical::DEBEZIUM_JSON)),
-        2950 => Kind::Text(Some(logical::DEBEZIUM_UUID)),
-        1082 if modes.time == TimeMode::Connect => Kind::ConnectDate,
-        1082 => Kind::Date,
-        1083 => match modes.time {
-            TimeMode::Connect => Kind::ConnectTime,
-            TimeMode::Adaptive if millis => Kind::TimeMillis,
-            TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds => Kind::TimeMicros,
+        Kind::Float32 => text::parse(text).map(Value::Float32),
+        Kind::Float64 => text::parse(text).map(Value::Float64),
+        Kind::Decimal { scale, .. } => text::decimal(text, *scale).map(Value::Bytes),
+        Kind::VariableDecimal => text::variable_decimal(text),
+        Kind::Bytes => text::hex(text).map(Value::Bytes),
+        Kind::Date(TimeForm::Iso) => civil::iso_date(text).map(Value::from),
+        Kind::Date(_) => civil::date(text).map(Value::Int32),
+        Kind::Time(form) => time(*form, text),
+        Kind::Timestamp(form) => timestamp(*form, text),
+        Kind::Zoned(digits) => match text {
+            b"infinity" | b"-infinity" => Some(Value::String(text::slice(text, owner))),
+            _ => civil::zoned(text, *digits).map(Value::from),
         },
-        1114 => match modes.time {
-            TimeMode::Connect => Kind::ConnectTimestamp,
-            _ if millis => Kind::TimestampMillis,
-            _ => Kind::TimestampMicros,
+        Kind::Array(element, between) => {
+            let items = text::elements(text, *between)?;
+            let value = |item: Option<Bytes>| match item {
+                None => Some(Value::Null),
+                Some(item) => value(element, &item, &item),
+            };
+            items.into_iter().map(value).collect::<Option<_>>().map(Value::Array)
+        }
+        rare => self::rare(rare, text, owner),
+    }
+}
+
+fn rare(kind: &Kind, text: &[u8], owner: &Bytes) -> Option<Value> {
+    match kind {
+        Kind::Money { digits } => {
+            let unscaled = text::money_unscaled(text::money(text)?, *digits)?;
+            text::decimal(unscaled.to_string().as_bytes(), 0).map(Value::Bytes)
+        }
+        Kind::MoneyDouble => Some(Value::Float64(text::money(text)? as f64 / 100.0)),
+        Kind::MoneyText { digits } => {
+            let unscaled = text::money_unscaled(text::money(text)?, *digits)?;
+            let bytes = text::decimal(unscaled.to_string().as_bytes(), 0)?;
+            Some(Value::from(aqueduct_core::logical::decimal_text(&bytes, *digits)))
+        }
+        Kind::BinaryText(form) => {
+            let bytes = text::hex(text)?;
+            Some(match form {
+                BinaryText::Base64 => Value::from(STANDARD.encode(bytes)),
+                BinaryText::Base64UrlSafe => Value::from(URL_SAFE.encode(bytes)),
+                BinaryText::Hex => Value::String(text::slice(text.get(2..)?, owner)),
+            })
+        }
+        Kind::Bit => match text {
+            b"1" => Some(Value::Bool(true)),
+            b"0" => Some(Value::Bool(false)),
+            _ => None,
         },
-        1184 => Kind::TimestampZone,
-        _ => Kind::Text(None),
-    }
-}
-
-fn named(ty: Type, name: &'static str) -> Schema {
-    Schema::new(ty).named(name).versioned(1)
-}
-
-/// Text as a slice of `owner`; invalid UTF-8, which only a `SQL_ASCII` database holds, is replaced.
-fn slice(text: &[u8], owner: &Bytes) -> Str {
-    match Str::try_from(owner.slice_ref(text)) {
-        Ok(text) => text,
-        Err(_) => String::from_utf8_lossy(text).into_owned().into(),
-    }
-}
-
-fn parse<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-fn integer(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text.split_first() {
-        Some((b'-', digits)) => (true, digits),
-        _ => (false, text),
-    };
-    if digits.is_empty() {
-        return None;
-    }
-    // Counted downwards, so that the smallest number fits.
-    let mut n = 0i64;
-    for digit in digits {
-        let digit = i64::from(digit.wrapping_sub(b'0'));
-        if digit > 9 {
-            return None;
+        Kind::Bits { .. } => text::bits(text).map(Value::Bytes),
+        Kind::ZonedTime => civil::zoned_time(text).map(Value::from),
+        Kind::Interval => civil::interval(text).map(Value::Int64),
+        Kind::IntervalText => civil::interval_iso(text).map(Value::from),
+        Kind::Hstore => text::hstore(text).map(|pairs| Value::from(text::json_object(&pairs))),
+        Kind::HstoreMap => {
+            let entry = |(key, value): text::Pair| (Value::String(key), Value::from(value));
+            text::hstore(text).map(|pairs| Value::Map(pairs.into_iter().map(entry).collect()))
         }
-        n = n.checked_mul(10)?.checked_sub(digit)?;
+        Kind::Point => text::point(text),
+        Kind::Opaque => Some(Value::Bytes(owner.slice_ref(text))),
+        _ => None,
     }
-    if negative { Some(n) } else { n.checked_neg() }
 }
 
-/// Unscaled value and scale of a decimal of at most 18 digits.
-fn small_decimal(text: &[u8]) -> Option<(i64, i32)> {
-    if text.len() > 18 {
-        return None;
-    }
-    let (negative, digits) = match text.split_first() {
-        Some((b'-', digits)) => (true, digits),
-        _ => (false, text),
-    };
-    let (mut n, mut scale, mut point, mut any) = (0i64, 0i32, false, false);
-    for byte in digits {
-        match byte {
-            b'0'..=b'9' => {
-                n = n * 10 + i64::from(byte - b'0');
-                scale += i32::from(point);
-                any = true;
-            }
-            b'.' if !point => point = true,
-            _ => return None,
-        }
-    }
-    any.then_some((if negative { -n } else { n }, scale))
+fn time(form: TimeForm, text: &[u8]) -> Option<Value> {
+    let micros = civil::time(text)?;
+    Some(match form {
+        TimeForm::Millis | TimeForm::Connect => Value::Int32((micros / 1000) as i32),
+        TimeForm::Micros => Value::Int64(micros),
+        TimeForm::Nanos => Value::Int64(micros * 1000),
+        TimeForm::Iso => Value::from(civil::iso_time(text)?),
+    })
 }
 
-/// The shortest big-endian two's complement form.
-fn minimal(n: i64) -> Bytes {
-    let bytes = n.to_be_bytes();
-    let mut start = 0;
-    while start < 7 {
-        let sign_only = match bytes[start] {
-            0x00 => bytes[start + 1] & 0x80 == 0,
-            0xff => bytes[start + 1] & 0x80 != 0,
-            _ => false,
-        };
-        if !sign_only {
-            break;
-        }
-        start += 1;
+fn timestamp(form: TimeForm, text: &[u8]) -> Option<Value> {
+    if form == TimeForm::Iso {
+        return civil::iso_timestamp(text).map(Value::from);
     }
-    Bytes::copy_from_slice(&bytes[start..])
-}
-
-fn hex(text: &[u8]) -> Option<Bytes> {
-    let digits = text.strip_prefix(b"\\x")?;
-    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-    let pair = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?);
-    digits.chunks(2).map(pair).collect::<Option<Vec<u8>>>().map(Bytes::from)
+    let stamp = civil::timestamp(text)?;
+    Some(Value::Int64(match form {
+        TimeForm::Millis | TimeForm::Connect => stamp.millis(),
+        TimeForm::Nanos => stamp.nanos()?,
+        TimeForm::Micros | TimeForm::Iso => stamp.micros(),
+    }))
 }
 
 #[cfg(test)]
 mod tests {
+    use aqueduct_core::logical;
+
     use super::*;
+    use crate::kind::{Family, TimeMode};
 
-    pub(crate) fn modes() -> TypeModes {
-        TypeModes { decimal: DecimalMode::Precise, time: TimeMode::Adaptive, placeholder: "__missing".into() }
+    fn column(oid: u32, typmod: i32) -> Column {
+        Column::new(&ColumnType::new("c", PgType::known(oid, typmod)), "c", &TypeModes::plain())
     }
 
-    fn column(type_oid: u32, typmod: i32) -> Column {
-        Column::new(&ColumnType { name: "c".to_owned(), type_oid, typmod }, &modes())
-    }
-
-    fn value(type_oid: u32, typmod: i32, text: &'static str) -> Value {
+    fn value(oid: u32, typmod: i32, text: &'static str) -> Value {
         let owner = Bytes::from_static(text.as_bytes());
-        column(type_oid, typmod).value(&owner, &owner).expect("readable")
+        column(oid, typmod).value(&owner, &owner)
     }
 
     fn numeric(precision: i32, scale: i32) -> i32 {
@@ -373,8 +240,6 @@ mod tests {
         assert_eq!(value(20, -1, "-9223372036854775808"), Value::Int64(i64::MIN));
         assert_eq!(value(21, -1, "7"), Value::Int16(7));
         assert_eq!(value(26, -1, "4294967295"), Value::Int64(4_294_967_295));
-        assert!(integer(b"9223372036854775808").is_none());
-        assert!(integer(b"-").is_none());
     }
 
     #[test]
@@ -386,18 +251,22 @@ mod tests {
         let long = "12345678901234567890123456789.50";
         let want = logical::decimal_bytes(long, 2).expect("valid");
         assert_eq!(value(1700, numeric(40, 2), long), Value::Bytes(want));
-        let negative_scale = column(1700, numeric(5, -2)).schema(false);
-        assert_eq!(logical::decimal_scale(&negative_scale), Some(-2));
+        assert_eq!(logical::decimal_scale(column(1700, numeric(5, -2)).schema()), Some(-2));
         assert_eq!(value(1700, numeric(5, -2), "12300"), Value::Bytes(Bytes::from_static(&[123])));
     }
 
     #[test]
-    fn a_number_that_is_none_becomes_null_and_stops_nothing() {
+    fn what_a_schema_cannot_hold_becomes_null_and_stops_nothing() {
         assert_eq!(value(1700, numeric(10, 2), "NaN"), Value::Null);
         assert_eq!(value(1700, -1, "Infinity"), Value::Null);
+        assert_eq!(value(23, -1, "no number"), Value::Null);
         let want = Value::Struct(vec![Value::Int32(1), Value::Bytes(Bytes::from_static(&[15]))]);
         assert_eq!(value(1700, -1, "1.5"), want);
         assert_eq!(value(701, -1, "-Infinity"), Value::Float64(f64::NEG_INFINITY));
+        let required = ColumnType { required: true, ..ColumnType::new("c", PgType::known(23, -1)) };
+        let required = Column::new(&required, "c", &TypeModes::plain());
+        let owner = Bytes::from_static(b"x");
+        assert_eq!(required.value(&owner, &owner), Value::Int32(0));
     }
 
     #[test]
@@ -407,8 +276,21 @@ mod tests {
         assert_eq!(value(1083, -1, "00:00:01"), Value::Int64(1_000_000));
         assert_eq!(value(1083, 0, "00:00:01"), Value::Int32(1000));
         assert_eq!(value(1082, -1, "1970-01-11"), Value::Int32(10));
-        assert_eq!(value(1184, -1, "2024-01-02 03:04:05+00"), Value::from("2024-01-02T03:04:05Z"));
+        assert_eq!(value(1184, -1, "2024-01-02 03:04:05+00"), Value::from("2024-01-02T03:04:05.000000Z"));
+        assert_eq!(value(1184, 0, "2024-01-02 03:04:05+00"), Value::from("2024-01-02T03:04:05Z"));
         assert_eq!(value(1184, -1, "infinity"), Value::from("infinity"));
+    }
+
+    #[test]
+    fn nanoseconds_hold_the_years_1677_to_2262() {
+        let modes = TypeModes { time: TimeMode::Nanoseconds, ..TypeModes::plain() };
+        let column = Column::new(&ColumnType::new("c", PgType::known(1114, 3)), "c", &modes);
+        let value = |text: &'static str| {
+            let owner = Bytes::from_static(text.as_bytes());
+            column.value(&owner, &owner)
+        };
+        assert_eq!(value("1970-01-01 00:00:00.001"), Value::Int64(1_000_000));
+        assert_eq!(value("2500-01-01 00:00:00"), Value::Null);
     }
 
     #[test]
@@ -417,7 +299,28 @@ mod tests {
         assert_eq!(value(17, -1, "\\x00ff"), Value::Bytes(Bytes::from_static(&[0, 255])));
         assert_eq!(value(17, -1, "\\x"), Value::Bytes(Bytes::new()));
         let owner = Bytes::from_static(b"a\xffb");
-        assert_eq!(column(25, -1).value(&owner, &owner).expect("text"), Value::from("a\u{fffd}b"));
-        assert_eq!(column(25, -1).placeholder(&modes()), Value::from("__missing"));
+        assert_eq!(column(25, -1).value(&owner, &owner), Value::from("a\u{fffd}b"));
+        assert_eq!(column(25, -1).placeholder(), &Value::from("missing"));
+        let pair = PgType { oid: 99_999, typmod: -1, family: Family::Named("pair".to_owned()) };
+        let modes = TypeModes { unknown_as_bytes: true, ..TypeModes::plain() };
+        let opaque = Column::new(&ColumnType::new("c", pair), "c", &modes);
+        let owner = Bytes::from_static(b"(1,2)");
+        assert_eq!(opaque.value(&owner, &owner), Value::Bytes(owner.clone()));
+    }
+
+    #[test]
+    fn arrays_have_nulls_and_one_dimension() {
+        let array = |element| PgType { oid: 0, typmod: -1, family: Family::Array(Box::new(element)) };
+        let column = |ty| Column::new(&ColumnType::new("c", ty), "c", &TypeModes::plain());
+        let numbers = column(array(PgType::known(23, -1)));
+        let read = |column: &Column, text: &'static str| {
+            let owner = Bytes::from_static(text.as_bytes());
+            column.value(&owner, &owner)
+        };
+        assert_eq!(read(&numbers, "{1,NULL}"), Value::Array(vec![Value::Int32(1), Value::Null]));
+        assert_eq!(read(&numbers, "{{1},{2}}"), Value::Null);
+        let boxes = PgType { oid: 603, typmod: -1, family: Family::Named("box".to_owned()) };
+        let want = Value::Array(vec!["(1,1),(0,0)".into(), "(2,2),(0,0)".into()]);
+        assert_eq!(read(&column(array(boxes)), "{(1,1),(0,0);(2,2),(0,0)}"), want);
     }
 }

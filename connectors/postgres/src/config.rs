@@ -7,10 +7,13 @@ use std::time::Duration;
 use aqueduct_core::component::Spec;
 use aqueduct_core::config::{ConfigDef, ConfigKey, ConfigType, Importance, Problem, ResolvedConfig, Values};
 use aqueduct_core::{Error, Result};
+use bytes::Bytes;
 
-use crate::column::{DecimalMode, TimeMode, TypeModes};
+use crate::kind::{BinaryText, DecimalMode, TimeMode, TypeModes};
+use crate::name::Adjustment;
 use crate::pattern::TablePattern;
 use crate::table::Origin;
+use crate::text;
 use crate::url;
 use crate::wire::{Endpoint, SslMode, TlsFiles};
 
@@ -31,6 +34,10 @@ pub(crate) struct Settings {
     pub(crate) create_slot: bool,
     pub(crate) publication: String,
     pub(crate) create_publication: bool,
+    /// Whether a publication made here sends the rows of partitions as those of their root.
+    pub(crate) via_root: bool,
+    /// Keys given by the user: the tables meant, and the columns.
+    pub(crate) keys: Vec<(TablePattern, Vec<String>)>,
     pub(crate) snapshot: SnapshotMode,
     pub(crate) snapshot_threads: usize,
     pub(crate) lock_timeout: Duration,
@@ -110,6 +117,21 @@ fn what_keys() -> Vec<ConfigKey> {
             "`filtered` creates a missing publication for exactly the captured tables; one that exists is used as is.",
         )
         .default("filtered"),
+        key(
+            "publish.via.partition.root",
+            Boolean,
+            "Whether a publication made here sends the rows of all partitions as rows of the partitioned table, into one \
+             topic. One that exists is used as it is.",
+        )
+        .default("true")
+        .importance(Importance::Low),
+        key(
+            "message.key.columns",
+            String,
+            "Columns of the key in place of the primary key: `schema.table:column,column;schema.other:column`.",
+        )
+        .importance(Importance::Low)
+        .check(|text| key_columns(text).map(drop)),
         key("plugin.name", Enum(&["pgoutput"]), "Output plug-in of the slot.").default("pgoutput").importance(Importance::Low),
         key(
             "snapshot.mode",
@@ -119,13 +141,17 @@ fn what_keys() -> Vec<ConfigKey> {
         )
         .default("initial")
         .importance(Importance::High),
-        key("snapshot.max.threads", Int { min: 1, max: 16 }, "Tables that a snapshot reads at the same time.")
-            .default("1"),
+        key(
+            "snapshot.max.threads",
+            Int { min: 1, max: 16 },
+            "Connections that read a snapshot; with more than one, large tables are read in parts.",
+        )
+        .default("1"),
     ]
 }
 
 fn how_keys() -> Vec<ConfigKey> {
-    use ConfigType::{Boolean, Duration, Enum, List, String};
+    use ConfigType::{Boolean, Duration, Enum, Int, List, String};
     let key = |name, ty, doc| ConfigKey::new(name, ty, doc).importance(Importance::Low);
     vec![
         key("snapshot.lock.timeout.ms", Duration, "How long to wait for the share locks of a snapshot.")
@@ -145,16 +171,57 @@ fn how_keys() -> Vec<ConfigKey> {
         .default("precise"),
         key(
             "time.precision.mode",
-            Enum(&["adaptive", "adaptive_time_microseconds", "connect"]),
-            "Times by the column's precision, or as Connect's types in milliseconds.",
+            Enum(&[
+                "adaptive",
+                "adaptive_time_microseconds",
+                "connect",
+                "isostring",
+                "microseconds",
+                "nanoseconds",
+            ]),
+            "Times by the column's precision, as Connect's types in milliseconds, as ISO 8601 text, or all in one unit. \
+             Nanoseconds hold the years 1677 to 2262; others become null.",
         )
         .default("adaptive"),
         key(
+            "interval.handling.mode",
+            Enum(&["numeric", "string"]),
+            "interval as microseconds, with 365.25 / 12 days a month, or as ISO 8601 text.",
+        )
+        .default("numeric"),
+        key("hstore.handling.mode", Enum(&["json", "map"]), "hstore as JSON text, or as a map.").default("json"),
+        key(
+            "binary.handling.mode",
+            Enum(&["bytes", "base64", "base64-url-safe", "hex"]),
+            "bytea as bytes, or as text.",
+        )
+        .default("bytes"),
+        key("money.fraction.digits", Int { min: 0, max: 16 }, "Digits after the point of money.").default("2"),
+        key(
+            "include.unknown.datatypes",
+            Boolean,
+            "Whether a type that Debezium does not know becomes bytes; without it, it becomes text.",
+        )
+        .default("false"),
+        key(
+            "schema.name.adjustment.mode",
+            Enum(Adjustment::WORDS),
+            "Names of schemas as they are, or legal in Avro: other characters become `_`, or `_uXXXX`.",
+        )
+        .default("none"),
+        key(
+            "field.name.adjustment.mode",
+            Enum(Adjustment::WORDS),
+            "The same for the names of fields.",
+        )
+        .default("none"),
+        key(
             "unavailable.value.placeholder",
             String,
-            "Stands for a TOASTed value that an update left unchanged.",
+            "Stands for a TOASTed value that an update left unchanged; `hex:` before it gives bytes.",
         )
-        .default("__debezium_unavailable_value"),
+        .default("__debezium_unavailable_value")
+        .check(|text| placeholder(text).map(drop)),
     ]
 }
 
@@ -169,29 +236,21 @@ impl Settings {
             None => default_slot(&prefix),
         };
         let publication = values.opt_text("publication.name")?.unwrap_or(&slot).to_owned();
-        let modes = TypeModes {
-            decimal: match values.text("decimal.handling.mode")? {
-                "double" => DecimalMode::Double,
-                "string" => DecimalMode::String,
-                _ => DecimalMode::Precise,
-            },
-            time: match values.text("time.precision.mode")? {
-                "connect" => TimeMode::Connect,
-                "adaptive_time_microseconds" => TimeMode::AdaptiveTimeMicroseconds,
-                _ => TimeMode::Adaptive,
-            },
-            placeholder: values.text("unavailable.value.placeholder")?.into(),
-        };
         let origin = Origin {
             prefix: prefix.into(),
             database: endpoint.database.as_str().into(),
-            modes,
+            modes: type_modes(&values)?,
             tombstones: values.boolean("tombstones.on.delete")?,
+            schema_names: Adjustment::parse(values.text("schema.name.adjustment.mode")?),
+            field_names: Adjustment::parse(values.text("field.name.adjustment.mode")?),
         };
         Ok(Self {
             tables: patterns(&values)?,
             create_slot: values.boolean("slot.create")?,
             create_publication: values.text("publication.autocreate.mode")? == "filtered",
+            via_root: values.boolean("publish.via.partition.root")?,
+            keys: key_columns(values.opt_text("message.key.columns")?.unwrap_or_default())
+                .map_err(Error::bad_config)?,
             snapshot: match values.text("snapshot.mode")? {
                 "never" | "no_data" => SnapshotMode::Never,
                 "when_needed" => SnapshotMode::WhenNeeded,
@@ -222,6 +281,58 @@ pub(crate) fn validate(spec: &Spec, config: &ResolvedConfig) -> Vec<Problem> {
         Ok(values) => endpoint(&values).err().into_iter().collect(),
         Err(_) => Vec::new(),
     }
+}
+
+fn type_modes(values: &Values) -> Result<TypeModes> {
+    Ok(TypeModes {
+        decimal: match values.text("decimal.handling.mode")? {
+            "double" => DecimalMode::Double,
+            "string" => DecimalMode::String,
+            _ => DecimalMode::Precise,
+        },
+        time: match values.text("time.precision.mode")? {
+            "connect" => TimeMode::Connect,
+            "adaptive_time_microseconds" => TimeMode::AdaptiveTimeMicroseconds,
+            "isostring" => TimeMode::IsoString,
+            "microseconds" => TimeMode::Microseconds,
+            "nanoseconds" => TimeMode::Nanoseconds,
+            _ => TimeMode::Adaptive,
+        },
+        interval_text: values.text("interval.handling.mode")? == "string",
+        hstore_map: values.text("hstore.handling.mode")? == "map",
+        binary: match values.text("binary.handling.mode")? {
+            "base64" => Some(BinaryText::Base64),
+            "base64-url-safe" => Some(BinaryText::Base64UrlSafe),
+            "hex" => Some(BinaryText::Hex),
+            _ => None,
+        },
+        money_digits: i32::try_from(values.int("money.fraction.digits")?).unwrap_or(2),
+        unknown_as_bytes: values.boolean("include.unknown.datatypes")?,
+        placeholder: placeholder(values.text("unavailable.value.placeholder")?).map_err(Error::bad_config)?,
+    })
+}
+
+fn placeholder(text: &str) -> Result<Bytes, String> {
+    match text.strip_prefix("hex:") {
+        None => Ok(Bytes::copy_from_slice(text.as_bytes())),
+        Some(digits) => text::hex(format!("\\x{digits}").as_bytes())
+            .ok_or_else(|| format!("`{digits}` is not an even number of hexadecimal digits")),
+    }
+}
+
+fn key_columns(text: &str) -> Result<Vec<(TablePattern, Vec<String>)>, String> {
+    let entries = text.split(';').map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            let wrong = || format!("`{entry}` is not `schema.table:column,column`");
+            let (table, columns) = entry.split_once(':').ok_or_else(wrong)?;
+            let columns: Vec<String> = columns.split(',').map(|column| column.trim().to_owned()).collect();
+            if columns.iter().any(String::is_empty) {
+                return Err(wrong());
+            }
+            Ok((TablePattern::parse(table.trim())?, columns))
+        })
+        .collect()
 }
 
 fn patterns(values: &Values) -> Result<Vec<TablePattern>> {

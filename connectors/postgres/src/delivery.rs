@@ -23,6 +23,8 @@ pub(crate) enum Delivery {
     SnapshotBegins { position: Position, total: u64 },
     /// Whole CopyData messages with a row each.
     Rows { table: Arc<Table>, data: Bytes, permit: OwnedSemaphorePermit },
+    /// Every row of the table was handed on.
+    TableEnds(Arc<Table>),
     /// Every row was handed on.
     SnapshotEnds,
     /// The background task ended.

@@ -2,7 +2,7 @@
 //!
 //! The way of a change: [`wire`] reads pieces of the replication stream into shared buffers; [`stream`] owns the
 //! connection, looks tables up and tells the server what is confirmed; [`task`] takes the pieces, and [`assembler`]
-//! decodes them ([`pgoutput`], [`column`], [`table`]) into records with positions ([`position`]). The snapshot goes
+//! decodes them ([`pgoutput`], [`kind`], [`column`], [`table`]) into records with positions ([`position`]). The snapshot goes
 //! through [`snapshot`] and [`copy`] the same way.
 //!
 //! **Invariant:** data, then the stored position, then the slot: PostgreSQL forgets nothing that is not in the log.
@@ -14,7 +14,11 @@ mod clock;
 mod column;
 mod config;
 mod copy;
+mod default;
 mod delivery;
+mod kind;
+mod marker;
+mod name;
 mod pattern;
 mod pgoutput;
 mod position;
@@ -22,6 +26,7 @@ mod snapshot;
 mod stream;
 mod table;
 mod task;
+mod text;
 mod url;
 mod wire;
 

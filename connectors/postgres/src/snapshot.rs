@@ -5,6 +5,7 @@
 //! security is off, so that a policy is an error and not a filter. A slot that exists is kept, whatever happens.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aqueduct_core::{Error, Result};
@@ -32,11 +33,18 @@ pub(crate) struct Snapshot {
     pub(crate) cancel: CancellationToken,
 }
 
+/// A table of more pages is read in parts where there are several connections: 8 MiB of pages of 8 KiB.
+const PART_PAGES: u64 = 1024;
+/// At most so many parts of one table for each connection.
+const PARTS_EACH: u64 = 8;
+
 /// One COPY.
 struct Part {
     table: Arc<Table>,
     name: String,
     sql: String,
+    /// Parts of the table that are not read yet.
+    left: Arc<AtomicUsize>,
 }
 
 impl Snapshot {
@@ -73,9 +81,9 @@ impl Snapshot {
         let system = catalog::identify(&mut replication).await?.system;
         let (snapshot, position) = self.instant(&mut control, &mut holder, &mut replication, system).await?;
 
+        let parts = parts(&mut control, &tables, settings).await?;
         let mut workers = Vec::new();
-        let threads = settings.snapshot_threads.min(tables.iter().map(|t| t.leaves.len()).sum()).max(1);
-        for _ in 0..threads {
+        for _ in 0..settings.snapshot_threads.min(parts.len()).max(1) {
             workers.push(import(settings, &snapshot, &tables).await?);
         }
         // Every importer has the snapshot; the session that exported it is not needed any more.
@@ -84,7 +92,6 @@ impl Snapshot {
 
         let from = Lsn(position.lsn_commit);
         tracing::info!("reading {} tables, then streaming from {from}", tables.len());
-        let parts = parts(&tables, settings);
         let mut total = 0;
         for table in &tables {
             for leaf in &table.leaves {
@@ -213,22 +220,52 @@ async fn import(settings: &Settings, snapshot: &str, tables: &[Published]) -> Re
     Ok(session)
 }
 
-fn parts(tables: &[Published], settings: &Settings) -> VecDeque<Part> {
+/// What is copied, in order. `control` sees the tables locked, so that none of their pages goes elsewhere.
+async fn parts(control: &mut Session, tables: &[Published], settings: &Settings) -> Result<VecDeque<Part>> {
     let mut parts = VecDeque::new();
     for published in tables {
         let table = Arc::new(Table::new(&published.shape, &settings.origin));
+        let mut copies = Vec::new();
         for leaf in &published.leaves {
-            let plain = published.filter.is_none() && !published.shape.columns.is_empty();
-            let sql = if plain {
-                // A plain table's COPY reads this table alone, never its children, and is the cheapest form.
-                format!("COPY {leaf} ({}) TO STDOUT", columns(published))
-            } else {
-                format!("COPY ({}) TO STDOUT", select(published, leaf))
+            let pages = match settings.snapshot_threads {
+                1 => 0,
+                _ => catalog::pages(control, leaf).await?,
             };
-            parts.push_back(Part { table: Arc::clone(&table), name: table.qualified().to_owned(), sql });
+            copies.extend(copies_of(published, leaf, pages, settings.snapshot_threads as u64));
         }
+        let left = Arc::new(AtomicUsize::new(copies.len()));
+        parts.extend(copies.into_iter().map(|sql| Part {
+            table: Arc::clone(&table),
+            name: table.qualified().to_owned(),
+            sql,
+            left: Arc::clone(&left),
+        }));
     }
-    parts
+    Ok(parts)
+}
+
+/// The COPY commands that together read a table of so many pages.
+fn copies_of(published: &Published, leaf: &str, pages: u64, threads: u64) -> Vec<String> {
+    let whole = published.filter.is_none() && !published.shape.columns.is_empty();
+    if pages <= PART_PAGES {
+        let sql = if whole {
+            // A plain table's COPY reads this table alone, never its children, and is the cheapest form.
+            format!("COPY {leaf} ({}) TO STDOUT", columns(published))
+        } else {
+            format!("COPY ({}) TO STDOUT", select(published, leaf))
+        };
+        return vec![sql];
+    }
+    let each = pages.div_ceil(threads * PARTS_EACH).max(PART_PAGES);
+    let part = |from: u64| {
+        // Rows of the snapshot may stand on pages that came after the count; the last part has no end.
+        let end =
+            if from + each < pages { format!(" AND ctid < '({},0)'", from + each) } else { String::new() };
+        let and = published.filter.as_ref().map(|filter| format!(" AND ({filter})")).unwrap_or_default();
+        let columns = columns(published);
+        format!("COPY (SELECT {columns} FROM ONLY {leaf} WHERE ctid >= '({from},0)'{end}{and}) TO STDOUT")
+    };
+    (0..pages).step_by(usize::try_from(each).unwrap_or(usize::MAX)).map(part).collect()
 }
 
 fn columns(table: &Published) -> String {
@@ -251,6 +288,10 @@ async fn copy_parts(
         let next = parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(part) = next else { break };
         copy_part(&mut session, &part, &out, &budget).await?;
+        if part.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let ends = Delivery::TableEnds(Arc::clone(&part.table));
+            out.send(ends).await.map_err(|_| Error::cancelled())?;
+        }
     }
     session.close().await;
     Ok(())
@@ -278,5 +319,39 @@ async fn copy_part(
                 _ => {}
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::column::ColumnType;
+    use crate::kind::PgType;
+    use crate::table::TableShape;
+
+    #[test]
+    fn the_parts_of_a_table_meet_and_the_last_has_no_end() {
+        let shape = TableShape {
+            schema: "s".to_owned(),
+            name: "t".to_owned(),
+            columns: vec![ColumnType::new("a", PgType::known(23, -1))],
+            key: Vec::new(),
+            included: true,
+        };
+        let (leaves, quoted) = (vec!["s.t".to_owned()], "s.t".to_owned());
+        let mut table = Published { oid: 1, shape, filter: None, leaves, quoted };
+        assert_eq!(copies_of(&table, "s.t", 1024, 4), ["COPY s.t (\"a\") TO STDOUT"]);
+        table.filter = Some("a > 1 OR a < 0".to_owned());
+        let copies = copies_of(&table, "s.t", 2500, 4);
+        let select = "COPY (SELECT \"a\" FROM ONLY s.t WHERE ctid >=";
+        assert_eq!(
+            copies,
+            [
+                format!("{select} '(0,0)' AND ctid < '(1024,0)' AND (a > 1 OR a < 0)) TO STDOUT"),
+                format!("{select} '(1024,0)' AND ctid < '(2048,0)' AND (a > 1 OR a < 0)) TO STDOUT"),
+                format!("{select} '(2048,0)' AND (a > 1 OR a < 0)) TO STDOUT"),
+            ]
+        );
+        assert_eq!(copies_of(&table, "s.t", 1 << 30, 2).len(), 16);
     }
 }

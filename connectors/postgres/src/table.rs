@@ -9,7 +9,9 @@ use aqueduct_core::{
 };
 use bytes::Bytes;
 
-use crate::column::{Column, ColumnType, TypeModes};
+use crate::column::{Column, ColumnType};
+use crate::kind::TypeModes;
+use crate::name::{self, Adjustment};
 use crate::pgoutput::{Cell, Tuple};
 
 /// What is the same for every table of a connector.
@@ -19,6 +21,23 @@ pub(crate) struct Origin {
     pub(crate) database: Str,
     pub(crate) modes: TypeModes,
     pub(crate) tombstones: bool,
+    pub(crate) schema_names: Adjustment,
+    pub(crate) field_names: Adjustment,
+}
+
+#[cfg(test)]
+impl Origin {
+    /// The defaults, with the prefix `p` and the database `d`.
+    pub(crate) fn plain() -> Self {
+        Self {
+            prefix: "p".into(),
+            database: "d".into(),
+            modes: TypeModes::plain(),
+            tombstones: true,
+            schema_names: Adjustment::None,
+            field_names: Adjustment::None,
+        }
+    }
 }
 
 /// A table as the catalog describes it.
@@ -51,6 +70,7 @@ pub(crate) struct Table {
 /// What an event is, and when and where it happened.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
+    /// `source.snapshot`, and whether it is a row of one.
     pub(crate) snapshot: bool,
     pub(crate) lsn: u64,
     /// End of the transaction before, for `source.sequence`.
@@ -67,24 +87,27 @@ pub(crate) type RowValues = Vec<Value>;
 
 impl Table {
     pub(crate) fn new(shape: &TableShape, origin: &Arc<Origin>) -> Self {
-        let topic = format!("{}.{}.{}", origin.prefix, shape.schema, shape.name);
-        let columns: Vec<Column> = shape.columns.iter().map(|c| Column::new(c, &origin.modes)).collect();
-        let position = |name: &String| columns.iter().position(|c| **c.name() == **name);
+        let topic = name::topic(&format!("{}.{}.{}", origin.prefix, shape.schema, shape.name));
+        let columns: Vec<Column> = shape
+            .columns
+            .iter()
+            .map(|column| Column::new(column, &origin.field_names.field(&column.name), &origin.modes))
+            .collect();
+        let position = |name: &String| shape.columns.iter().position(|c| c.name == *name);
         // A key that is not published as a whole is none.
         let key: Vec<usize> = shape.key.iter().map(position).collect::<Option<_>>().unwrap_or_default();
-        // Not even a NOT NULL column is required: a delete shows only the key, and an older row may lack it.
-        let field = |i: usize, c: &Column| Field::new(Arc::clone(c.name()), c.schema(!key.contains(&i)));
-        let fields = columns.iter().enumerate().map(|(i, c)| field(i, c)).collect();
-        let row = Schema::structure(format!("{topic}.Value"), fields).optional().shared();
+        let field = |c: &Column| Field::new(Arc::clone(c.name()), SchemaRef::clone(c.schema()));
+        let schema_name = |end: &str| origin.schema_names.schema(&format!("{topic}.{end}"));
+        let fields = columns.iter().map(field).collect();
+        let row = Schema::structure(schema_name("Value"), fields).optional().shared();
         let key_schema = (!key.is_empty()).then(|| {
-            let fields =
-                key.iter().map(|i| Field::new(Arc::clone(columns[*i].name()), columns[*i].schema(false)));
-            Schema::structure(format!("{topic}.Key"), fields.collect()).shared()
+            let fields = key.iter().map(|i| field(&columns[*i]));
+            Schema::structure(schema_name("Key"), fields.collect()).shared()
         });
         Self {
             included: shape.included,
             qualified: format!("{}.{}", shape.schema, shape.name),
-            envelope: envelope_schema(&topic, row),
+            envelope: envelope_schema(&schema_name("Envelope"), row),
             topic: topic.into(),
             columns,
             key,
@@ -112,11 +135,11 @@ impl Table {
         let mut row = Vec::with_capacity(self.columns.len());
         for (i, (cell, column)) in tuple.cells().zip(&self.columns).enumerate() {
             row.push(match cell? {
-                Cell::Null => Value::Null,
-                Cell::Text(text) => column.value(text, chunk).map_err(|e| e.context(&self.qualified))?,
+                Cell::Null => column.absent().clone(),
+                Cell::Text(text) => column.value(text, chunk),
                 Cell::Unchanged => match old {
                     Some(old) => old[i].clone(),
-                    None => column.placeholder(&self.origin.modes),
+                    None => column.placeholder().clone(),
                 },
             });
         }
@@ -155,7 +178,9 @@ impl Table {
             let (old_key, new_key) = (self.key(&old), self.key(&new));
             let from = out.len();
             self.deleted(old, event, out);
-            out[from].headers.push("__debezium.newkey", new_key);
+            for record in &mut out[from..] {
+                record.headers.push("__debezium.newkey", new_key.clone());
+            }
             let mut created = self.record(self.key(&new), Value::Null, Value::Struct(new), CREATE, event);
             created.headers.push("__debezium.oldkey", old_key);
             out.push(created);
@@ -172,6 +197,16 @@ impl Table {
         let tombstone = tombstone.then(|| self.bare(key.clone(), Datum::null()));
         out.push(self.record(key, Value::Struct(old), Value::Null, DELETE, event));
         out.extend(tombstone);
+    }
+
+    /// Writes another word into `source.snapshot` of a row that [`Table::created`] made.
+    pub(crate) fn mark(record: &mut Record, word: &'static str) {
+        if let Ok(Value::Struct(envelope)) = record.value.value_mut()
+            && let Some(Value::Struct(source)) = envelope.get_mut(SOURCE)
+            && let Some(snapshot) = source.get_mut(SNAPSHOT)
+        {
+            *snapshot = Value::String(Str::from_static(word));
+        }
     }
 
     pub(crate) fn truncated(&self, event: &Event) -> Record {
@@ -234,9 +269,15 @@ impl Table {
             event.xid.map_or(Value::Null, |xid| Value::Int64(xid.into())),
             Value::Int64(event.lsn as i64),
             Value::Null,
+            Value::Null,
+            Value::Null,
         ])
     }
 }
+
+/// Where `source` stands in the envelope, and `snapshot` in it.
+const SOURCE: usize = 2;
+const SNAPSHOT: usize = 4;
 
 const VERSION: Str = Str::from_static(env!("CARGO_PKG_VERSION"));
 const CONNECTOR: Str = Str::from_static("postgresql");
@@ -248,7 +289,7 @@ const UPDATE: Str = Str::from_static("u");
 const DELETE: Str = Str::from_static("d");
 const TRUNCATE: Str = Str::from_static("t");
 
-fn envelope_schema(topic: &str, row: SchemaRef) -> SchemaRef {
+fn envelope_schema(name: &str, row: SchemaRef) -> SchemaRef {
     let long = || Schema::new(Type::Int64).optional().shared();
     let text = || Schema::new(Type::String).shared();
     let transaction = Schema::structure(
@@ -269,7 +310,7 @@ fn envelope_schema(topic: &str, row: SchemaRef) -> SchemaRef {
         Field::new("ts_us", long()),
         Field::new("ts_ns", long()),
     ];
-    Schema::structure(format!("{topic}.Envelope"), fields).versioned(2).shared()
+    Schema::structure(name, fields).versioned(2).shared()
 }
 
 fn source_schema() -> SchemaRef {
@@ -300,6 +341,8 @@ fn source_schema() -> SchemaRef {
         Field::new("txId", optional_long()),
         Field::new("lsn", optional_long()),
         Field::new("xmin", optional_long()),
+        Field::new("origin", Schema::new(Type::String).optional().shared()),
+        Field::new("origin_lsn", optional_long()),
     ];
     Schema::structure("io.debezium.connector.postgresql.Source", fields).versioned(1).shared()
 }

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::config::{Settings, SnapshotMode};
 use crate::copy;
 use crate::delivery::{Delivery, budget};
+use crate::marker::Marker;
 use crate::position::{Position, Snapshot as Phase};
 use crate::snapshot::{Snapshot, create_slot};
 use crate::stream::{Stream, connect_control, lost_slot, missing_slot};
@@ -52,6 +53,7 @@ struct Running {
     state: State,
     background: Option<Background>,
     confirm: watch::Sender<u64>,
+    marker: Marker,
     rows_done: u64,
     rows_total: u64,
     advanced: Option<Instant>,
@@ -119,6 +121,7 @@ impl SourceTask for PostgresTask {
             state,
             background: None,
             confirm: watch::Sender::new(confirmed),
+            marker: Marker::default(),
             rows_done: 0,
             rows_total: 0,
             advanced: None,
@@ -312,6 +315,7 @@ impl Running {
                 self.confirm.send_replace(position.lsn_commit);
                 out.push(SourceRecord::position_only(position.source(&self.partition)));
                 (self.rows_done, self.rows_total) = (0, total);
+                self.marker = Marker::default();
                 self.state = State::Snapshot(Some(position));
                 Ok(0)
             }
@@ -320,7 +324,12 @@ impl Running {
                 drop(permit);
                 Ok(data.len())
             }
+            Delivery::TableEnds(table) => {
+                self.marker.table_ends(&table, out);
+                Ok(0)
+            }
             Delivery::SnapshotEnds => {
+                self.marker.end(out);
                 let State::Snapshot(Some(position)) = &self.state else {
                     return Err(Error::fatal("the snapshot ended before it began"));
                 };
@@ -348,7 +357,7 @@ impl Running {
 
     fn rows(
         &mut self,
-        table: &Table,
+        table: &Arc<Table>,
         data: &bytes::Bytes,
         now: i64,
         out: &mut Vec<SourceRecord>,
@@ -358,7 +367,9 @@ impl Running {
         };
         let lsn = position.lsn_commit;
         let event = Event { snapshot: true, lsn, last_commit: 0, xid: None, micros: position.micros, now };
+        let from = out.len();
         self.rows_done += copy::decode(table, data, &event, out)?;
+        self.marker.rows(table, from, out);
         self.context.reporter.progress(Some(Progress {
             what: format!("snapshot of {}", table.qualified()),
             done: self.rows_done,

@@ -3,7 +3,8 @@
 use aqueduct_core::Value;
 
 use super::*;
-use crate::column::{ColumnType, DecimalMode, TimeMode, TypeModes};
+use crate::column::ColumnType;
+use crate::kind::PgType;
 use crate::pgoutput::tests::tuple;
 use crate::position::{Snapshot, System};
 use crate::table::{Origin, TableShape};
@@ -11,10 +12,7 @@ use crate::table::{Origin, TableShape};
 const OID: u32 = 16_400;
 
 fn table(included: bool) -> Arc<Table> {
-    let modes =
-        TypeModes { decimal: DecimalMode::Precise, time: TimeMode::Adaptive, placeholder: "missing".into() };
-    let origin = Origin { prefix: "p".into(), database: "d".into(), modes, tombstones: true };
-    let column = |name: &str, type_oid| ColumnType { name: name.to_owned(), type_oid, typmod: -1 };
+    let column = |name: &str, oid| ColumnType::new(name, PgType::known(oid, -1));
     let shape = TableShape {
         schema: "s".to_owned(),
         name: "t".to_owned(),
@@ -22,7 +20,7 @@ fn table(included: bool) -> Arc<Table> {
         key: vec!["id".to_owned()],
         included,
     };
-    Arc::new(Table::new(&shape, &Arc::new(origin)))
+    Arc::new(Table::new(&shape, &Arc::new(Origin::plain())))
 }
 
 fn start(lsn: u64) -> Position {

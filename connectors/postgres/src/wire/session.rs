@@ -61,7 +61,7 @@ pub(crate) struct Session {
 
 /// Text forms that do not depend on the server's settings, no time limits and no silent row filter by policies.
 const OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex \
-     -c timezone=UTC -c row_security=off -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 \
+     -c timezone=UTC -c lc_monetary=C -c row_security=off -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 \
      -c default_transaction_read_only=off";
 
 impl Session {

@@ -52,6 +52,9 @@ pub(crate) struct Driver {
     pub(crate) seen: Vec<Seen>,
     /// Whether the log accepts records.
     pub(crate) acknowledge: bool,
+    /// Keeps the records as they are, not as JSON.
+    pub(crate) keep_records: bool,
+    pub(crate) records: Vec<Record>,
     /// Records counted only, not kept.
     pub(crate) count_only: bool,
     pub(crate) count: usize,
@@ -81,7 +84,16 @@ impl Driver {
             task.stop().await?;
             return Err(error);
         }
-        Ok(Self { task, stored, seen: Vec::new(), acknowledge: true, count_only: false, count: 0 })
+        Ok(Self {
+            task,
+            stored,
+            seen: Vec::new(),
+            acknowledge: true,
+            keep_records: false,
+            records: Vec::new(),
+            count_only: false,
+            count: 0,
+        })
     }
 
     /// One poll with a limit, as the runtime may drop it; then the commit.
@@ -94,7 +106,9 @@ impl Driver {
         for record in batch {
             if let Some(record) = &record.record {
                 self.count += 1;
-                if !self.count_only {
+                if self.keep_records {
+                    self.records.push(record.clone());
+                } else if !self.count_only {
                     self.seen.push(Seen::new(record));
                 }
             }

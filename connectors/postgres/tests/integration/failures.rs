@@ -234,3 +234,35 @@ async fn tls_follows_the_modes_of_libpq() {
     let error = refused(&with("verify-ca", None), stored).await;
     assert!(error.message().contains("TLS"), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_whose_wal_was_removed_says_so() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&["max_slot_wal_keep_size=1MB", "min_wal_size=32MB", "max_wal_size=32MB"]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (x text)");
+    let config = config(&server.url(), "public.t");
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    server.sql("INSERT INTO t VALUES (1)");
+    driver.until_count(1).await;
+    let stored = driver.stop().await;
+    let lost = || server.sql("SELECT wal_status = 'lost' FROM pg_replication_slots") == "t";
+    for _ in 0..20 {
+        if lost() {
+            break;
+        }
+        server.sql("INSERT INTO other VALUES ('x')");
+        server.sql("SELECT pg_switch_wal()");
+        server.sql("CHECKPOINT");
+    }
+    assert!(lost(), "the server keeps WAL that it was told to remove");
+    let error = refused(&config, stored.clone()).await;
+    assert!(error.message().contains("max_slot_wal_keep_size"), "{error}");
+    let mut config = config;
+    config.insert("snapshot.mode".to_owned(), "when_needed".to_owned());
+    let mut driver = Driver::start(&config, stored).await.expect("starts");
+    server.sql("INSERT INTO t VALUES (2)");
+    driver.until("both rows", |driver| driver.fold().len() == 2).await;
+    driver.stop().await;
+}

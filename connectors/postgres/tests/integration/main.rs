@@ -1,5 +1,6 @@
 //! `postgres-cdc` against a real PostgreSQL, with a driver in place of the runtime.
 
+mod debezium;
 mod driver;
 mod server;
 

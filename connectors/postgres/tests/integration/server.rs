@@ -32,8 +32,13 @@ fn pg_ctl(dir: &Path) -> Command {
     command
 }
 
-/// Where the newest PostgreSQL's programs are.
+/// Where the server's programs are: `AQUEDUCT_POSTGRES` names a directory, for other versions than the installed one.
 fn programs() -> Option<PathBuf> {
+    std::env::var_os("AQUEDUCT_POSTGRES").map(PathBuf::from).or_else(newest)
+}
+
+/// The newest installed version.
+fn newest() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     let mut found: Vec<(u32, PathBuf)> = versions
         .filter_map(|entry| entry.ok())
@@ -135,7 +140,12 @@ impl Server {
 
     /// A client program, such as `psql` or `pg_recvlogical`.
     pub(crate) fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(programs().expect("installed").join(program));
+        let with_server = programs().expect("installed").join(program);
+        let program = match with_server.exists() {
+            true => with_server,
+            false => newest().expect("client programs are installed").join(program),
+        };
+        let mut command = Command::new(program);
         command.env("PGPASSWORD", PASSWORD).args(["-h", "127.0.0.1", "-U", "postgres", "-d", "postgres"]);
         command.args(["-p", &self.port.to_string()]);
         command
@@ -150,6 +160,11 @@ impl Server {
             .expect("psql runs");
         assert!(status.success(), "{sql}: {}", String::from_utf8_lossy(&stderr));
         String::from_utf8_lossy(&stdout).trim().to_owned()
+    }
+
+    /// Runs a file of SQL, every statement for itself.
+    pub(crate) fn file(&self, path: &Path) {
+        run(self.client("psql").args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-f"]).arg(path));
     }
 
     /// Makes a root certificate and one of the server for the name `db.test`; false where openssl is not installed.

@@ -63,7 +63,7 @@ async fn odd_names_and_whole_old_rows() {
     assert_eq!(driver.ops(), ["r", "u", "d"]);
     assert_eq!(driver.seen[1].value["before"], json!({"Id": 1, "x'y": "x"}));
     assert_eq!(driver.seen[1].after(), &json!({"Id": 1, "x'y": "z"}));
-    assert!(driver.seen.iter().all(|seen| seen.key.is_null() && seen.topic == "p.Odd.a \"b"));
+    assert!(driver.seen.iter().all(|seen| seen.key.is_null() && seen.topic == "p.Odd.a__b"));
     driver.stop().await;
 }
 
@@ -113,5 +113,91 @@ async fn several_tables_are_read_by_several_threads() {
         let topic = format!("p.public.{table}");
         assert_eq!(driver.seen.iter().filter(|seen| seen.topic == topic).count(), 5000);
     }
+    driver.stop().await;
+}
+
+/// The statements of `docs/postgres.md`: all that the role may do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_privileges_are_enough_with_what_a_dba_made() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE SCHEMA shop; CREATE TABLE shop.orders (id int PRIMARY KEY, v text, mood text); CREATE TABLE shop.secret (id int)");
+    server.sql("INSERT INTO shop.orders VALUES (1, 'a', 'x')");
+    server.sql(
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC; REVOKE CREATE, TEMPORARY ON DATABASE postgres FROM PUBLIC",
+    );
+    server.sql("CREATE ROLE aqueduct LOGIN REPLICATION PASSWORD 'a'; GRANT USAGE ON SCHEMA shop TO aqueduct");
+    server.sql("GRANT SELECT ON shop.orders TO aqueduct; CREATE PUBLICATION orders FOR TABLE shop.orders");
+    server.sql("SELECT pg_create_logical_replication_slot('orders', 'pgoutput')");
+    let url = server.url().replace("postgres:correct%20horse", "aqueduct:a");
+    let mut config = config(&url, "shop.orders");
+    for (key, value) in [
+        ("slot.name", "orders"),
+        ("slot.create", "false"),
+        ("publication.name", "orders"),
+        ("publication.autocreate.mode", "disabled"),
+        ("snapshot.max.threads", "2"),
+    ] {
+        config.insert(key.to_owned(), value.to_owned());
+    }
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    driver.until_count(1).await;
+    server.sql("INSERT INTO shop.orders VALUES (2, 'b', 'y'); UPDATE shop.orders SET v = 'c' WHERE id = 1; DELETE FROM shop.orders WHERE id = 2");
+    driver.until_count(5).await;
+    assert_eq!(driver.ops(), ["r", "c", "u", "d", "tombstone"]);
+    let stored = driver.stop().await;
+    server.sql("ALTER TABLE shop.orders ADD extra int; INSERT INTO shop.orders VALUES (3, 'd', 'z', 7)");
+    let mut driver = Driver::start(&config, stored).await.expect("starts");
+    driver.until_count(1).await;
+    assert_eq!(driver.seen[0].after(), &json!({"id": 3, "v": "d", "mood": "z", "extra": 7}));
+    driver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_topics_of_their_own_without_the_root() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE m (id int, d int, PRIMARY KEY (id, d)) PARTITION BY RANGE (d)");
+    server.sql("CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10)");
+    server.sql("CREATE TABLE m2 PARTITION OF m FOR VALUES FROM (10) TO (20)");
+    server.sql("INSERT INTO m VALUES (1, 1)");
+    let mut config = config(&server.url(), "public.m");
+    config.insert("publish.via.partition.root".to_owned(), "false".to_owned());
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    driver.until_count(1).await;
+    server.sql("UPDATE m SET d = 11 WHERE id = 1");
+    driver.until_count(4).await;
+    assert_eq!(driver.ops(), ["r", "d", "tombstone", "c"]);
+    let topics: Vec<&str> = driver.seen.iter().map(|seen| seen.topic.as_str()).collect();
+    assert_eq!(topics, ["p.public.m1", "p.public.m1", "p.public.m1", "p.public.m2"]);
+    driver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_table_is_read_in_parts_and_each_row_once() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY, x text); INSERT INTO t SELECT g, repeat('x', 900) FROM generate_series(1, 30000) g");
+    server.sql("DELETE FROM t WHERE id % 10 = 0; CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (-1), (-2)");
+    let mut config = config(&server.url(), "public.*");
+    config.insert("snapshot.max.threads".to_owned(), "3".to_owned());
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    driver.until_count(27002).await;
+    driver
+        .until("the stream", |_| {
+            server.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"
+        })
+        .await;
+    assert_eq!((driver.count, driver.fold().len()), (27002, 27002));
+    let words =
+        |word: &str| driver.seen.iter().filter(|seen| seen.value["source"]["snapshot"] == word).count();
+    assert_eq!((words("first"), words("last"), words("true")), (1, 1, 26998));
+    assert_eq!((words("first_in_data_collection"), words("last_in_data_collection")), (1, 1));
     driver.stop().await;
 }
