@@ -10,6 +10,7 @@ pub(crate) fn registry() -> Registry {
     Registry::new()
         .source(aqueduct_connector_postgres::PostgresCdc::new())
         .source(aqueduct_connector_datagen::Datagen)
+        .source(aqueduct_connector_http::Webhook)
         .sink(aqueduct_connector_s3::S3Sink)
         .sink(aqueduct_connector_file::FileSink)
         .sink(aqueduct_connector_http::HttpSink)

@@ -32,7 +32,7 @@ mod value;
 pub use bytestring::ByteString as Str;
 pub use error::{Error, ErrorKind, Result};
 pub use path::{FieldPath, Locator, Slot};
-pub use record::{Datum, Header, Headers, Record, Topic};
+pub use record::{Datum, Header, Headers, Record, Topic, check_topic};
 pub use schema::{Field, Schema, SchemaRef, Type};
 pub use schema_cache::SchemaCache;
 pub use value::Value;

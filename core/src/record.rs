@@ -11,6 +11,18 @@ use crate::{Error, Result, SchemaRef, Str, Value, json};
 /// A topic's name, shared by the records of a batch.
 pub type Topic = Arc<str>;
 
+/// Whether a topic can have that name; the error says what names are.
+pub fn check_topic(name: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > 249 || matches!(name, "." | "..") || !name.chars().all(legal) {
+        let name: String = name.chars().take(60).collect();
+        return Err(format!(
+            "`{name}` cannot be the name of a topic: 1 to 249 of letters, digits, `.`, `_` and `-`"
+        ));
+    }
+    Ok(())
+}
+
 /// A key, a value or a header's value, with its schema if it has one.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Datum {

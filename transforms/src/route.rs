@@ -145,13 +145,7 @@ impl Route {
 
 /// The name as a topic, if one can have it.
 pub(crate) fn checked(name: &str) -> Result<Topic> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(legal) {
-        let name: String = name.chars().take(60).collect();
-        return Err(Error::bad_record(format!(
-            "`{name}` cannot be the name of a topic: 1 to 249 of letters, digits, `.`, `_` and `-`"
-        )));
-    }
+    aqueduct_core::check_topic(name).map_err(Error::bad_record)?;
     Ok(Topic::from(name))
 }
 

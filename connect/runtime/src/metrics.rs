@@ -181,6 +181,8 @@ pub(crate) enum Call {
     Poll,
     Write,
     Put,
+    /// What a sink rides out by itself.
+    Deliver,
     Fetch,
     Commit,
 }

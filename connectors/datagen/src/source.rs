@@ -8,7 +8,7 @@ use aqueduct_core::config::{ConfigDef, ConfigKey, ConfigType, Importance, Resolv
 use aqueduct_core::source::{
     JsonMap, SourceConnector, SourceContext, SourcePosition, SourceRecord, SourceTask, partition_of,
 };
-use aqueduct_core::{Datum, Error, Record, Result, SchemaRef, Topic, Value};
+use aqueduct_core::{Datum, Error, Record, Result, SchemaRef, Topic, Value, check_topic};
 use async_trait::async_trait;
 
 use crate::order::{FIELDS, Orders};
@@ -53,14 +53,6 @@ static SPEC: LazyLock<Spec> = LazyLock::new(|| Spec {
         .check(check_key),
     ]),
 });
-
-fn check_topic(topic: &str) -> Result<(), String> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if topic.is_empty() || topic.len() > 249 || matches!(topic, "." | "..") || !topic.chars().all(legal) {
-        return Err(format!("`{topic}` is not a topic name; use letters, digits, `.`, `_` and `-`"));
-    }
-    Ok(())
-}
 
 fn check_key(key: &str) -> Result<(), String> {
     if key.is_empty() || FIELDS.contains(&key) {
@@ -145,9 +137,8 @@ impl SourceTask for Task {
                 Due::At(at) => tokio::time::sleep_until(at.into()).await,
             }
         };
-        let mut records: Vec<SourceRecord> = (self.next..self.next + due)
-            .map(|n| SourceRecord::unplaced(self.record(n)))
-            .collect();
+        let mut records: Vec<SourceRecord> =
+            (self.next..self.next + due).map(|n| SourceRecord::unplaced(self.record(n))).collect();
         self.next += due;
         self.pace.made(due);
         // A batch is one step: its last record carries the position.

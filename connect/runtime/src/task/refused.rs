@@ -7,6 +7,8 @@ use aqueduct_core::sink::{SinkHandle, SinkRecord};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::metrics::{Call, ConnectorStats};
+
 /// Collects refused records until the runtime has written their dead letters. Bounded by the batch that is put and by
 /// what the task itself buffers.
 #[derive(Default)]
@@ -28,14 +30,25 @@ impl Refused {
 }
 
 /// What the task holds.
-pub(crate) struct Handle(pub(crate) Arc<Refused>);
+pub(crate) struct Handle {
+    pub(crate) refused: Arc<Refused>,
+    pub(crate) stats: Arc<ConnectorStats>,
+    pub(crate) task: usize,
+}
 
 impl SinkHandle for Handle {
     fn refuse(&self, record: SinkRecord, error: Error) {
-        self.0.records.lock().push((record, error));
+        self.refused.records.lock().push((record, error));
     }
 
     fn request_commit(&self) {
-        self.0.commit.notify_one();
+        self.refused.commit.notify_one();
+    }
+
+    fn retrying(&self, error: Option<&Error>) {
+        match error {
+            Some(error) => self.stats.trying_again(self.task, Call::Deliver, error),
+            None => self.stats.works(self.task, Call::Deliver),
+        }
     }
 }

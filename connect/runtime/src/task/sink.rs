@@ -40,7 +40,11 @@ pub(crate) async fn run(mut setup: TaskSetup, mut task: Box<dyn SinkTask>) -> Re
         connector: Arc::clone(&setup.connector),
         task: setup.task,
         buffer_bytes: setup.framework.buffer_bytes,
-        handle: Arc::new(Handle(Arc::clone(&refused))),
+        handle: Arc::new(Handle {
+            refused: Arc::clone(&refused),
+            stats: Arc::clone(&setup.stats),
+            task: setup.task,
+        }),
     };
     let started = tokio::select! {
         () = setup.stop.asked() => Err(Error::cancelled()),
