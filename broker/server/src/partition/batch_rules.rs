@@ -35,10 +35,19 @@ pub(crate) fn check_batch(records: Bytes, config: &TopicConfig, now: i64) -> Res
     if config.compact {
         check_keys(&batch)?;
     }
-    let Some(codec) = config.compression else { return Ok(batch) };
-    let batch = recompress(batch, codec).map_err(AppendError::Corrupt)?;
+    let Some(codec) = new_codec(&batch, config).map_err(AppendError::Corrupt)? else { return Ok(batch) };
+    let batch = rebuild(&batch, codec).map_err(AppendError::Corrupt)?;
     check_size(&batch, config)?;
     Ok(batch)
+}
+
+/// The codec under which the batch is written anew; `None` where its bytes can stay.
+fn new_codec(batch: &RecordBatch, config: &TopicConfig) -> Result<Option<Compression>, BatchError> {
+    let (header, sent) = (batch.header(), batch.header().compression()?);
+    let codec = config.compression.unwrap_or(sent);
+    // librdkafka writes records without a timestamp under a largest one of 0: retention would take them for old.
+    let misdated = header.base_timestamp < 0 && header.max_timestamp == 0;
+    Ok((codec != sent || misdated).then_some(codec))
 }
 
 /// Everything that can be said without looking into the records.
@@ -115,11 +124,8 @@ fn check_keys(batch: &RecordBatch) -> Result<(), Rejection> {
     Err(Rejection { error, records: keyless })
 }
 
-/// The same records under the topic's own codec; untouched where they have it already.
-fn recompress(batch: RecordBatch, codec: Compression) -> Result<RecordBatch, BatchError> {
-    if batch.header().compression()? == codec {
-        return Ok(batch);
-    }
+/// The same records under this codec, with the timestamps that they have.
+fn rebuild(batch: &RecordBatch, codec: Compression) -> Result<RecordBatch, BatchError> {
     let mut builder = BatchBuilder::rewrite(batch.header())?.compression(codec);
     for record in batch.records(MAX_DECOMPRESSED)? {
         builder.push(&record?);
@@ -186,6 +192,24 @@ mod tests {
             let kept = check_batch(sent.clone(), &topic(&[]), 2_000).expect("it is taken");
             assert_eq!(kept.bytes(), &sent, "the default keeps the producer's bytes");
         }
+    }
+
+    /// As librdkafka writes records whose timestamp is -1.
+    #[test]
+    fn records_without_a_timestamp_are_not_taken_for_old() {
+        let mut builder = BatchBuilder::new().producer(7, 1, 30);
+        builder.append(-1, None, Some(b"one"), &[]);
+        builder.append(-1, None, Some(b"two"), &[]);
+        let whole = builder.build().expect("a batch of few records");
+        let original = RecordBatch::parse(&mut whole.clone()).expect("it is whole");
+        let mut sent = whole.to_vec();
+        // The largest timestamp stands behind attributes, last offset delta and base timestamp; the CRC before them.
+        sent[35..43].copy_from_slice(&0i64.to_be_bytes());
+        let crc = crc32c::crc32c(&sent[21..]);
+        sent[17..21].copy_from_slice(&crc.to_be_bytes());
+        let kept = check_batch(sent.into(), &topic(&[]), 1 << 40).expect("it is taken");
+        assert_eq!(kept.header().max_timestamp, -1);
+        assert_eq!(records(&kept), records(&original));
     }
 
     #[test]
