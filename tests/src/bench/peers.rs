@@ -172,6 +172,12 @@ impl Peers {
         for (what, work) in works {
             let mut figures = costed(report, side.usage()?, &work)?;
             figures["round"] = json!(round);
+            // Once is enough: the same process serves all three.
+            if what != "produce"
+                && let Some(figures) = figures.as_object_mut()
+            {
+                figures.remove("resident_mib");
+            }
             let bench = format!("{what}/{}B/{}p/acks={}", cell.size, cell.partitions, cell.acks);
             report.sample(&bench, with_side(figures, name));
         }

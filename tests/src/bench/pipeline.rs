@@ -15,6 +15,8 @@ use crate::process::{Aqueduct, Start, eventually};
 use crate::s3::{ACCESS_KEY, REGION, S3, SECRET_KEY};
 
 const ROWS: u64 = 1_000_000;
+/// More, so that the wait for the last object's age says little.
+const S3_ROWS: u64 = 3_000_000;
 
 /// Snapshot and stream of a table of 100-byte rows.
 pub fn postgres(report: &mut Report) -> Result<()> {
@@ -109,13 +111,13 @@ pub fn s3(report: &mut Report) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let process = start(report, dir.path())?;
     let config = json!({
-        "connector.class": "datagen", "topic": "orders", "count": ROWS.to_string(), "rate": "0",
+        "connector.class": "datagen", "topic": "orders", "count": S3_ROWS.to_string(), "rate": "0",
         "topic.creation.default.partitions": "4",
     });
     let meter = Meter::start(process.usage());
     runtime.block_on(put(report, &process, "orders", &config))?;
-    wait_for(&process, "orders", ROWS)?;
-    report.sample("datagen/log", meter.stop(ROWS));
+    wait_for(&process, "orders", S3_ROWS)?;
+    report.sample("datagen/log", meter.stop(S3_ROWS));
     let config = json!({
         "connector.class": "s3", "topics": "orders", "bucket": "bench", "endpoint": server.endpoint(),
         "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "region": REGION, "path_style": "true", "path": "{topic}/",
@@ -123,8 +125,8 @@ pub fn s3(report: &mut Report) -> Result<()> {
     });
     let meter = Meter::start(process.usage());
     runtime.block_on(put(report, &process, "lake", &config))?;
-    wait_committed(&process, "connect-lake", "orders", ROWS)?;
-    report.sample("log/s3", meter.stop(ROWS));
+    wait_committed(&process, "connect-lake", "orders", S3_ROWS)?;
+    report.sample("log/s3", meter.stop(S3_ROWS));
     Ok(())
 }
 
