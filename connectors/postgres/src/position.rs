@@ -165,7 +165,9 @@ impl Position {
         // Only flushed WAL is ever sent.
         if self.lsn_commit > server.flushed {
             return Err(Error::fatal(format!(
-                "the stored position {} lies ahead of the server's WAL, which ends at {}: the server was set back, such                  as by restoring a copy of its disk, and its changes up to there would be skipped; reset the offsets of                  this connector and drop the slot `{slot}` for a new snapshot",
+                "the stored position {} lies ahead of the server's WAL, which ends at {}: the server was set back, \
+                 such as by restoring a copy of its disk, and its changes up to there would be skipped; reset the offsets of \
+                 this connector and drop the slot `{slot}` for a new snapshot",
                 Lsn(self.lsn_commit),
                 Lsn(server.flushed)
             )));

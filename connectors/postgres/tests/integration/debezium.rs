@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aqueduct_core::{Datum, Schema, Type, Value, json, logical};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 use serde_json::{Value as Json, json};
+use tokio::task::JoinSet;
 
 use crate::driver::Driver;
 use crate::server::{Server, installed};
@@ -398,6 +400,26 @@ fn configuration(
     (config, tables)
 }
 
+/// A connector of that mode, with its snapshot behind it.
+async fn started(name: String, mode: Json, server: Arc<Server>, all: Vec<String>) -> (String, Driver) {
+    let (config, tables) = configuration(&name, &mode, &server, &all);
+    let listed: Vec<String> = tables.iter().map(|t| format!("m.\"{}\"", t.replace('"', "\"\""))).collect();
+    let root = config.get("publish.via.partition.root").map_or("false", String::as_str);
+    server.sql(&format!(
+        "CREATE PUBLICATION \"{name}\" FOR TABLE {} WITH (publish_via_partition_root = {root})",
+        listed.join(", ")
+    ));
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    driver.keep_records = true;
+    let streaming = format!(
+        "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
+         AND pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}')",
+        config["slot.name"]
+    );
+    driver.until("the stream", |driver| driver.count > 0 && server.sql(&streaming) == "1").await;
+    (name, driver)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_type_in_every_mode_is_what_debezium_writes() {
     if !installed() {
@@ -411,32 +433,14 @@ async fn every_type_in_every_mode_is_what_debezium_writes() {
     let all: Vec<String> = all.lines().map(str::to_owned).collect();
     let modes: BTreeMap<String, Json> = serde_json::from_str(&text("modes.json")).expect("JSON");
     let only = std::env::var("AQUEDUCT_MODES").unwrap_or_default();
-    let mut drivers = Vec::new();
+    let server = Arc::new(server);
+    let mut starting = JoinSet::new();
     for (name, mode) in
-        modes.iter().filter(|(name, _)| only.is_empty() || only.split(',').any(|m| m == *name))
+        modes.into_iter().filter(|(name, _)| only.is_empty() || only.split(',').any(|m| m == name))
     {
-        let (config, tables) = configuration(name, mode, &server, &all);
-        let listed: Vec<String> =
-            tables.iter().map(|t| format!("m.\"{}\"", t.replace('"', "\"\""))).collect();
-        let root = config.get("publish.via.partition.root").map_or("false", String::as_str);
-        server.sql(&format!(
-            "CREATE PUBLICATION \"{name}\" FOR TABLE {} WITH (publish_via_partition_root = {root})",
-            listed.join(", ")
-        ));
-        let mut driver = Driver::start(&config, None).await.expect("starts");
-        driver.keep_records = true;
-        drivers.push((name.clone(), driver));
+        starting.spawn(started(name, mode, Arc::clone(&server), all.clone()));
     }
-    let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
-    let wanted = drivers.len().to_string();
-    for (name, driver) in &mut drivers {
-        let active = format!(
-            "{streaming} AND pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}')",
-            name.replace('-', "_")
-        );
-        driver.until("the stream", |_| server.sql(&active) == "1").await;
-    }
-    assert_eq!(server.sql(streaming), wanted);
+    let drivers = starting.join_all().await;
     server.file(&folder().join("matrix/changes.sql"));
 
     let (mut problems, mut met) = (BTreeSet::new(), BTreeSet::new());
