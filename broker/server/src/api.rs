@@ -166,6 +166,9 @@ pub(crate) fn handler(api: ApiKey) -> Option<Handler> {
             |api, ask, reader| api.now(&ask, reader, describe::describe_topic_partitions)
         }
         ApiKey::DescribeLogDirs => |api, ask, reader| api.later(ask, reader, log_dirs::describe_log_dirs),
+        ApiKey::ListPartitionReassignments => {
+            |api, ask, reader| api.now(&ask, reader, single::list_partition_reassignments)
+        }
         ApiKey::ElectLeaders => |api, ask, reader| api.now(&ask, reader, single::elect_leaders),
         ApiKey::DescribeAcls => |api, ask, reader| api.now(&ask, reader, single::describe_acls),
         _ => return None,

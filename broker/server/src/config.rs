@@ -108,7 +108,8 @@ pub struct Limits {
     pub in_flight_requests: usize,
     /// Bytes of one fetch answer (`fetch.max.bytes`).
     pub fetch_max_bytes: usize,
-    /// A connection without a request for this long is closed (`connections.max.idle.ms`).
+    /// A connection that sends no request, or takes nothing of an answer, for this long is closed
+    /// (`connections.max.idle.ms`).
     pub idle_ms: u64,
     /// A request whose bytes do not arrive within this time closes its connection.
     pub frame_timeout_ms: u64,

@@ -1,5 +1,5 @@
 //! One client connection: requests are read while earlier answers are still awaited, and answered in their order.
-//! Invariant: the bytes and the number of requests under way are bounded; when the client goes away, what it waited for
+//! Invariant: the bytes and the number of requests under way are bounded, and so is the time without progress; when the client goes away, what it waited for
 //! is dropped, and what was already handed to the log stays there.
 
 use std::collections::VecDeque;
@@ -65,6 +65,8 @@ enum End {
     Refused(String),
     #[error(transparent)]
     Write(io::Error),
+    #[error("the client has not taken its answer for {} s", .0.as_secs())]
+    Stuck(Duration),
 }
 
 /// Serves until the client leaves, misbehaves, or `stop` is cancelled and the answers under way are sent.
@@ -78,7 +80,7 @@ pub(super) async fn serve(
     let (read, write) = stream.into_split();
     let (queue, answers) = mpsc::channel(limits.in_flight_requests);
     let reading = read_requests(read, queue, &peer, &*service, &limits, stop);
-    let writing = write_answers(write, answers);
+    let writing = write_answers(write, answers, Duration::from_millis(limits.idle_ms));
     tokio::pin!(reading, writing);
     let end = tokio::select! {
         // The client left: nobody reads the answers. At a stop the requests read so far are still answered.
@@ -163,7 +165,11 @@ async fn next_frame<R: tokio::io::AsyncRead + Unpin>(
     tokio::time::timeout(limit, rest).await.map_err(|_| FrameError::Slow)?
 }
 
-async fn write_answers(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Pending>) -> Result<(), End> {
+async fn write_answers(
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Pending>,
+    idle: Duration,
+) -> Result<(), End> {
     let mut carried: Option<Pending> = None;
     loop {
         let next = match carried.take() {
@@ -193,7 +199,7 @@ async fn write_answers(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Pend
             }
             shares.push(pending._share);
         }
-        write_all(&mut write, chunks).await.map_err(End::Write)?;
+        write_all(&mut write, chunks, idle).await?;
         drop(shares);
         if let Some(reason) = end {
             return Err(End::Refused(reason));
@@ -228,8 +234,12 @@ async fn ready(answer: &mut Answer) -> Option<Reply> {
     }
 }
 
-/// Writes the chunks without copying them together.
-async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: VecDeque<Bytes>) -> io::Result<()> {
+/// Writes the chunks without copying them together. A client that takes nothing for `idle` does not hold them longer.
+async fn write_all<W: AsyncWrite + Unpin>(
+    write: &mut W,
+    mut chunks: VecDeque<Bytes>,
+    idle: Duration,
+) -> Result<(), End> {
     loop {
         while chunks.front().is_some_and(Bytes::is_empty) {
             chunks.pop_front();
@@ -238,9 +248,10 @@ async fn write_all<W: AsyncWrite + Unpin>(write: &mut W, mut chunks: VecDeque<By
             return Ok(());
         }
         let slices: Vec<IoSlice<'_>> = chunks.iter().take(SLICES).map(|chunk| IoSlice::new(chunk)).collect();
-        let mut written = write.write_vectored(&slices).await?;
+        let written = tokio::time::timeout(idle, write.write_vectored(&slices)).await;
+        let mut written = written.map_err(|_| End::Stuck(idle))?.map_err(End::Write)?;
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(End::Write(io::ErrorKind::WriteZero.into()));
         }
         while let Some(front) = chunks.front_mut() {
             if written < front.len() {
@@ -262,11 +273,21 @@ mod tests {
         let (mut near, mut far) = tokio::io::duplex(3);
         let chunks = ["", "ab", "cdefgh", "", "i"].map(|text| Bytes::from_static(text.as_bytes()));
         let writing = tokio::spawn(async move {
-            write_all(&mut near, chunks.into()).await.expect("the pipe takes everything");
+            write_all(&mut near, chunks.into(), Duration::MAX).await.expect("the pipe takes everything");
         });
         let mut all = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut far, &mut all).await.expect("reads");
         writing.await.expect("ends");
         assert_eq!(all, b"abcdefghi");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up() {
+        let (mut near, far) = tokio::io::duplex(3);
+        let chunks = [Bytes::from_static(b"abcdef")];
+        let limit = Duration::from_secs(600);
+        let end = write_all(&mut near, chunks.into(), limit).await.expect_err("nobody reads");
+        assert!(matches!(end, End::Stuck(after) if after == limit), "{end}");
+        drop(far);
     }
 }

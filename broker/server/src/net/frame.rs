@@ -2,7 +2,9 @@
 //! Invariant: never more than one frame of the permitted size is buffered, and memory grows with the bytes that have
 //! arrived, not with the length that a client claims.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -61,8 +63,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let arrived = self.buffer.len();
         let claimed = self.buffer.first_chunk::<4>().map_or(0, |prefix| i32::from_be_bytes(*prefix));
         let wanted = (4 + usize::try_from(claimed).unwrap_or(0)).saturating_sub(arrived);
-        self.buffer.reserve(wanted.min(BELIEVED.max(arrived)).max(CHUNK));
-        if self.stream.read_buf(&mut self.buffer).await? > 0 {
+        let room = wanted.min(BELIEVED.max(arrived)).max(CHUNK);
+        let read = poll_fn(|context| {
+            self.buffer.reserve(room);
+            let polled = pin!(self.stream.read_buf(&mut self.buffer)).poll(context);
+            // A connection that waits between two requests holds no room: there may be thousands of them.
+            if polled.is_pending() && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            polled
+        });
+        if read.await? > 0 {
             return Ok(true);
         }
         if self.buffer.is_empty() { Ok(false) } else { Err(FrameError::Torn) }
@@ -98,6 +109,21 @@ mod tests {
         assert!(matches!(frames(&[0, 0, 0, 101]).await, Err(FrameError::Length { length: 101, .. })));
         assert!(matches!(frames(&[255; 4]).await, Err(FrameError::Length { length: -1, .. })));
         assert!(matches!(frames(b"GET / HTTP/1.1\r\n").await, Err(FrameError::Length { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_between_requests_holds_no_room() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut reader = FrameReader::new(far, 100);
+        for frame in [&[0, 0, 0, 1, 7][..], &[0, 0, 0, 2, 8, 9]] {
+            tokio::io::AsyncWriteExt::write_all(&mut near, frame).await.expect("fits");
+            assert!(reader.fill().await.expect("a frame has arrived"));
+            assert_eq!(reader.take().expect("a whole frame").expect("a whole frame"), frame[4..]);
+            let waits =
+                poll_fn(|context| std::task::Poll::Ready(pin!(reader.fill()).poll(context).is_pending()));
+            assert!(waits.await);
+            assert_eq!(reader.buffer.capacity(), 0);
+        }
     }
 
     #[tokio::test]

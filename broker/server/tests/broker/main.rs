@@ -2,6 +2,7 @@
 
 mod admin;
 mod client;
+mod metrics;
 mod power_loss;
 mod serving;
 mod sessions;
