@@ -63,6 +63,10 @@ pub(crate) struct Broker {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) broker: BrokerFlags,
+    /// Address of `/metrics` and `/health` over HTTP; port 0 picks a free one [default: 127.0.0.1:9404, or a free port
+    /// where that is taken]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) metrics: Option<HostPort>,
     /// Cut a damaged partition where its damage begins, keeping what is cut beside it (repeatable). Records behind the
     /// damage are lost to readers
     #[arg(long, value_name = "TOPIC-N")]

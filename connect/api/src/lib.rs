@@ -11,4 +11,4 @@ mod server;
 
 pub use error::ApiError;
 pub use metrics::{MetricsSource, render};
-pub use server::{ApiConfig, bind, serve};
+pub use server::{ApiConfig, LogConfig, bind, serve, serve_log};

@@ -70,6 +70,53 @@ pub async fn serve(listener: TcpListener, config: ApiConfig, stop: CancellationT
     axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }
 
+/// What a log without a runtime shows.
+#[derive(Clone)]
+pub struct LogConfig {
+    pub metrics: MetricsSource,
+    /// Whether the log takes writes; an error is shown by `/health`.
+    pub log_health: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Host names, beside loopback, under which the server may be addressed.
+    pub host_names: Vec<String>,
+}
+
+/// Serves `/metrics` and `/health` of a log alone until `stop` is cancelled.
+pub async fn serve_log(
+    listener: TcpListener,
+    config: LogConfig,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let guard = Guard::new(listener.local_addr()?, config.host_names.clone());
+    let routes = Router::new()
+        .route("/health", get(log_health))
+        .route("/metrics", get(log_metrics))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "HTTP 404 Not Found") })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn_with_state(guard, guarded))
+        .with_state(Arc::new(config));
+    axum::serve(listener, routes).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}
+
+async fn log_health(State(config): State<Arc<LogConfig>>) -> Response {
+    match (config.log_health)() {
+        Ok(()) => health_answer(StatusCode::OK, "healthy", "The log takes writes."),
+        Err(why) => health_answer(StatusCode::INTERNAL_SERVER_ERROR, "unhealthy", &why),
+    }
+}
+
+async fn log_metrics(State(config): State<Arc<LogConfig>>) -> Result<Response, ApiError> {
+    Ok(page(crate::metrics::render([&config.metrics])?))
+}
+
+fn health_answer(status: StatusCode, word: &str, message: &str) -> Response {
+    (status, Json(serde_json::json!({ "status": word, "message": message }))).into_response()
+}
+
+fn page(text: String) -> Response {
+    let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, media)], text).into_response()
+}
+
 fn routes(config: Arc<ApiConfig>, guard: Guard) -> Router {
     Router::new()
         .route("/", get(root))
@@ -134,24 +181,22 @@ async fn root(State(config): Shared) -> Json<serde_json::Value> {
 }
 
 async fn health(State(config): Shared) -> Response {
-    let answer = |status: StatusCode, word: &str, message: &str| {
-        (status, Json(serde_json::json!({ "status": word, "message": message }))).into_response()
-    };
     if let Err(why) = (config.log_health)() {
-        return answer(StatusCode::INTERNAL_SERVER_ERROR, "unhealthy", &why);
+        return health_answer(StatusCode::INTERNAL_SERVER_ERROR, "unhealthy", &why);
     }
     match config.runtime.get() {
         Some(runtime) if runtime.is_ready() => {
             let message = "Worker has completed startup and is ready to handle requests.";
-            answer(StatusCode::OK, "healthy", message)
+            health_answer(StatusCode::OK, "healthy", message)
         }
-        Some(_) | None => answer(StatusCode::SERVICE_UNAVAILABLE, "starting", "Worker is still starting up."),
+        Some(_) | None => {
+            health_answer(StatusCode::SERVICE_UNAVAILABLE, "starting", "Worker is still starting up.")
+        }
     }
 }
 
 async fn metrics(State(config): Shared) -> Result<Response, ApiError> {
     let runtime = config.runtime.get().map(|runtime| MetricsSource::Shared(runtime.metrics()));
     let text = crate::metrics::render(config.metrics.iter().chain(&runtime))?;
-    let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(CONTENT_TYPE, media)], text).into_response())
+    Ok(page(text))
 }
