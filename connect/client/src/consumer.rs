@@ -115,6 +115,18 @@ pub enum Subscription {
     Pattern(String),
 }
 
+impl Subscription {
+    /// As the library takes it: names that begin with `^` are patterns.
+    pub(crate) fn names(&self) -> Vec<String> {
+        match self {
+            Subscription::Topics(topics) => topics.clone(),
+            Subscription::Pattern(pattern) => {
+                vec![format!("^({})$", pattern.trim_start_matches('^').trim_end_matches('$'))]
+            }
+        }
+    }
+}
+
 /// How a member is made.
 #[derive(Clone, Debug)]
 pub struct GroupConsumerConfig {
@@ -162,13 +174,7 @@ impl GroupConsumer {
         let context = PumpContext::new(&config.group_id, reset, control_in, Arc::clone(&closing));
         let native = BaseConsumer::from_config_and_context(&native_config, context)
             .map_err(|e| error(format_args!("joining group `{}`", config.group_id), &e))?;
-        let names: Vec<String> = match &config.subscription {
-            Subscription::Topics(topics) => topics.clone(),
-            // The library takes names that begin with `^` as patterns.
-            Subscription::Pattern(pattern) => {
-                vec![format!("^({})$", pattern.trim_start_matches('^').trim_end_matches('$'))]
-            }
-        };
+        let names = config.subscription.names();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         native.subscribe(&names).map_err(|e| error(format_args!("subscribing to {names:?}"), &e))?;
         let native = Arc::new(native);

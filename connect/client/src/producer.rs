@@ -12,7 +12,7 @@ use aqueduct_core::{Error, Result, Str, Topic};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
@@ -149,12 +149,30 @@ impl KafkaProducer {
         overrides: &BTreeMap<String, String>,
         listener: Arc<dyn DeliveryListener>,
     ) -> Result<Self> {
-        let config = settings.producer(client_id, buffer_bytes, overrides);
+        Self::with_config(&settings.producer(client_id, buffer_bytes, overrides), buffer_bytes, listener)
+    }
+
+    /// A producer for the command line: a record that is not written within `within` has failed, and the others go on.
+    pub fn giving_up(
+        settings: &ClientSettings,
+        client_id: &str,
+        buffer_bytes: usize,
+        within: Duration,
+        listener: Arc<dyn DeliveryListener>,
+    ) -> Result<Self> {
+        Self::with_config(&settings.tool_producer(client_id, within), buffer_bytes, listener)
+    }
+
+    fn with_config(
+        config: &ClientConfig,
+        buffer_bytes: usize,
+        listener: Arc<dyn DeliveryListener>,
+    ) -> Result<Self> {
         let budget_bytes = buffer_bytes.clamp(1 << 16, 1 << 30);
         let budget = Arc::new(Semaphore::new(budget_bytes));
         let context = Context { listener, budget: Arc::clone(&budget) };
-        let native = Native::from_config_and_context(&config, context)
-            .map_err(|e| error("creating a producer", &e))?;
+        let native =
+            Native::from_config_and_context(config, context).map_err(|e| error("creating a producer", &e))?;
         Ok(Self { native: parking_lot::Mutex::new(Some(Arc::new(native))), budget, budget_bytes })
     }
 

@@ -2,6 +2,7 @@
 //! buffer without regard to memory.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -23,6 +24,12 @@ impl ClientSettings {
     /// For a cluster without security.
     pub fn new(bootstrap: impl Into<String>) -> Self {
         Self { bootstrap: bootstrap.into(), common: BTreeMap::new() }
+    }
+
+    /// Whether the library knows every one of the further settings.
+    pub fn check(&self) -> aqueduct_core::Result<()> {
+        let made = self.base("check").create_native_config();
+        made.map(drop).map_err(|e| crate::error::error("checking the client's settings", &e))
     }
 
     fn base(&self, client_id: &str) -> ClientConfig {
@@ -127,6 +134,62 @@ impl ClientSettings {
     /// A client for questions, without a group.
     pub(crate) fn admin(&self, client_id: &str) -> ClientConfig {
         self.base(client_id)
+    }
+
+    /// A producer of the command line: it gives up after `within`, and the user's settings go before all others.
+    pub(crate) fn tool_producer(&self, client_id: &str, within: Duration) -> ClientConfig {
+        let acks = self.common.iter().find(|(key, _)| canonical(key) == "request.required.acks");
+        // The library refuses the one without the other.
+        let idempotent = acks.is_none_or(|(_, acks)| matches!(acks.as_str(), "all" | "-1"));
+        self.tool(
+            client_id,
+            &[
+                ("enable.idempotence", &idempotent.to_string()),
+                ("message.timeout.ms", &within.as_millis().max(1).to_string()),
+                ("partitioner", "murmur2_random"),
+                ("linger.ms", "5"),
+                ("queue.buffering.max.messages", "0"),
+                ("queue.buffering.max.kbytes", "131072"),
+            ],
+        )
+    }
+
+    /// A consumer of the command line; `from_end`, as a member of a group, where no offset was committed.
+    pub(crate) fn tool_consumer(&self, client_id: &str, group: &str, from_end: Option<bool>) -> ClientConfig {
+        let reset = match from_end {
+            Some(true) => "latest",
+            Some(false) => "earliest",
+            // Where a reader begins is decided before.
+            None => "error",
+        };
+        self.tool(
+            client_id,
+            &[
+                // The library wants a group's name even where nothing is joined or committed.
+                ("group.id", group),
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("auto.offset.reset", reset),
+                ("enable.partition.eof", "true"),
+                ("fetch.wait.max.ms", "100"),
+                ("fetch.queue.backoff.ms", "5"),
+                ("fetch.error.backoff.ms", "50"),
+                // Bounds what waits in memory; a larger record comes alone.
+                ("queued.max.messages.kbytes", "16384"),
+                ("max.partition.fetch.bytes", "1048576"),
+                ("session.timeout.ms", "10000"),
+            ],
+        )
+    }
+
+    fn tool(&self, client_id: &str, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = self.base(client_id);
+        for (key, value) in defaults {
+            if !self.common.keys().any(|given| canonical(given) == canonical(key)) {
+                config.set(*key, *value);
+            }
+        }
+        config
     }
 
     /// Asks for the committed offsets of a group without joining it.
@@ -299,6 +362,22 @@ mod tests {
             }
             assert_eq!(config.get("auto.offset.reset"), Some("error"));
         }
+    }
+
+    #[test]
+    fn users_of_the_command_line_have_the_last_word() {
+        let mut settings = ClientSettings::new("localhost:1");
+        let within = Duration::from_secs(7);
+        let config = settings.tool_producer("p", within);
+        assert_eq!(native(&config, "message.timeout.ms"), "7000");
+        assert_eq!(native(&config, "enable.idempotence"), "true");
+        settings.common.insert("acks".into(), "1".into());
+        settings.common.insert("delivery.timeout.ms".into(), "9".into());
+        let config = settings.tool_producer("p", within);
+        assert_eq!(native(&config, "enable.idempotence"), "false");
+        assert_eq!(native(&config, "message.timeout.ms"), "9");
+        let config = settings.tool_consumer("c", "g", Some(true));
+        assert_eq!((config.get("auto.offset.reset"), config.get("group.id")), (Some("latest"), Some("g")));
     }
 
     #[test]
