@@ -61,7 +61,9 @@ pub(crate) fn spec() -> Spec {
         aliases: &["io.debezium.connector.postgresql.PostgresConnector"],
         version: env!("CARGO_PKG_VERSION"),
         summary: "Streams the changes of PostgreSQL tables, after a snapshot of what they hold.",
-        config: ConfigDef::new(connection_keys().into_iter().chain(what_keys()).chain(how_keys())),
+        config: ConfigDef::new(
+            connection_keys().into_iter().chain(what_keys()).chain(how_keys()).chain(type_keys()),
+        ),
     }
 }
 
@@ -151,7 +153,7 @@ fn what_keys() -> Vec<ConfigKey> {
 }
 
 fn how_keys() -> Vec<ConfigKey> {
-    use ConfigType::{Boolean, Duration, Enum, Int, List, String};
+    use ConfigType::{Boolean, Duration, List};
     let key = |name, ty, doc| ConfigKey::new(name, ty, doc).importance(Importance::Low);
     vec![
         key("snapshot.lock.timeout.ms", Duration, "How long to wait for the share locks of a snapshot.")
@@ -163,6 +165,13 @@ fn how_keys() -> Vec<ConfigKey> {
         key("skipped.operations", List, "Operations that make no records: `t` for truncate, or `none`.")
             .default("t")
             .check(skipped_operations),
+    ]
+}
+
+fn type_keys() -> Vec<ConfigKey> {
+    use ConfigType::{Boolean, Enum, Int, String};
+    let key = |name, ty, doc| ConfigKey::new(name, ty, doc).importance(Importance::Low);
+    vec![
         key(
             "decimal.handling.mode",
             Enum(&["precise", "double", "string"]),

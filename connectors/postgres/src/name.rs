@@ -40,7 +40,7 @@ impl Adjustment {
             let letter = c.is_ascii_alphabetic() || points && c == '.';
             let digit = c.is_ascii_digit();
             match self {
-                Adjustment::AvroUnicode if !letter && !(digit && i > 0) => {
+                Adjustment::AvroUnicode if !(letter || digit && i > 0) => {
                     let mut units = [0; 2];
                     for unit in c.encode_utf16(&mut units) {
                         out.push_str(&format!("_u{unit:04x}"));
