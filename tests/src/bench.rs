@@ -13,6 +13,7 @@ use crate::usage::Usage;
 
 pub mod client;
 pub mod log;
+pub mod partitions;
 pub mod peers;
 pub mod pipeline;
 pub mod start;

@@ -6,9 +6,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use aqueduct_wire::RequestMessage;
+use aqueduct_wire::{RecordSet, RequestMessage};
 use aqueduct_wire::frame::{decode_response, encode_request};
-use aqueduct_wire::messages::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use aqueduct_wire::messages::{
+    FetchPartition, FetchRequest, FetchTopic, OffsetCommitRequest, OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic, PartitionProduceData, ProduceRequest, TopicProduceData,
+};
 use bytes::Bytes;
 
 /// A connection.
@@ -24,6 +27,11 @@ impl Raw {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         Ok(Self { stream, correlation: 0 })
+    }
+
+    /// How long an answer may take from now on.
+    pub fn wait_up_to(&self, limit: Duration) -> Result<()> {
+        Ok(self.stream.set_read_timeout(Some(limit))?)
     }
 
     /// Sends a request and waits for its answer.
@@ -80,4 +88,41 @@ impl Raw {
         }
         Ok(())
     }
+
+    /// Appends a batch with `acks=all`; returns its error code and offset.
+    pub fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> Result<(i16, i64)> {
+        let answer = self.call(9, &produce(topic, partition, batch))?;
+        let topic = answer.responses.first().context("no topic in the answer")?;
+        let partition = topic.partition_responses.first().context("no partition in the answer")?;
+        Ok((partition.error_code, partition.base_offset))
+    }
+
+    /// The batches from `offset` on that are there now.
+    pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> Result<Bytes> {
+        let answer = self.call(11, &fetch(topic, partition, offset))?;
+        let topic = answer.responses.first().context("no topic in the answer")?;
+        let partition = topic.partitions.first().context("no partition in the answer")?;
+        ensure!(partition.error_code == 0, "the fetch was answered with error {}", partition.error_code);
+        Ok(partition.records.as_ref().map(RecordSet::to_bytes).unwrap_or_default())
+    }
+}
+
+/// A request that appends a batch with `acks=all`.
+pub fn produce(topic: &str, partition: i32, batch: Bytes) -> ProduceRequest {
+    let data = PartitionProduceData { index: partition, records: Some(batch.into()) };
+    let topic =
+        TopicProduceData { name: topic.into(), partition_data: vec![data], ..TopicProduceData::default() };
+    ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data: vec![topic], ..ProduceRequest::default() }
+}
+
+/// A request for all there is from `offset` on, without waiting for more.
+pub fn fetch(topic: &str, partition: i32, offset: i64) -> FetchRequest {
+    let partition = FetchPartition {
+        partition,
+        fetch_offset: offset,
+        partition_max_bytes: i32::MAX,
+        ..FetchPartition::default()
+    };
+    let topic = FetchTopic { topic: topic.into(), partitions: vec![partition], ..FetchTopic::default() };
+    FetchRequest { topics: vec![topic], ..FetchRequest::default() }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::machine::{cargo, install_packages, run, target_dir};
 
-/// `start`, `log`, `postgres`, `s3`, `files`, `transforms`, all of these without a name; or `peers` with its own flags.
+/// `start`, `log`, `partitions`, `postgres`, `s3`, `files`, `transforms`, all of these without a name; or `peers` with its own flags.
 pub(crate) fn run_named(names: &[String]) -> Result<()> {
     install_packages();
     run(cargo().args(["build", "--release", "-p", "aqueduct", "-p", "aqueduct-tests"]))?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use aqueduct_tests::bench::client::Work;
-use aqueduct_tests::bench::{Report, log, peers, pipeline, start};
+use aqueduct_tests::bench::{Report, log, partitions, peers, pipeline, start};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -13,7 +13,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// The product alone: `start`, `log`, `postgres`, `s3`, `files`; all without a name.
+    /// The product alone: `start`, `log`, `partitions`, `postgres`, `s3`, `files`; all without a name.
     Run { names: Vec<String> },
     /// Side by side with Apache Kafka, which is fetched with Maven.
     Peers(peers::Peers),
@@ -37,7 +37,7 @@ fn client(work: &Work) -> Result<()> {
 }
 
 fn run(names: &[String]) -> Result<()> {
-    let all = ["start", "log", "postgres", "s3", "files"];
+    let all = ["start", "log", "partitions", "postgres", "s3", "files"];
     if let Some(unknown) = names.iter().find(|name| !all.contains(&name.as_str())) {
         bail!("unknown benchmark `{unknown}`; known are {}, peers and transforms", all.join(", "));
     }
@@ -46,6 +46,7 @@ fn run(names: &[String]) -> Result<()> {
         match name {
             "start" => start::run(&mut report)?,
             "log" => log::run(&mut report)?,
+            "partitions" => partitions::run(&mut report)?,
             "postgres" => pipeline::postgres(&mut report)?,
             "s3" => pipeline::s3(&mut report)?,
             _ => pipeline::files(&mut report)?,
