@@ -158,7 +158,7 @@ impl Assembler {
             Message::Commit { end_lsn } => self.commit(end_lsn),
             Message::Insert { oid, new } => {
                 if let Some((table, event)) = self.change(oid, start, now)? {
-                    let row = table.row(new, None, chunk)?;
+                    let row = table.row(new, true, None, chunk)?;
                     self.scratch.push(table.created(row, &event));
                 }
                 self.emit(out);
@@ -171,7 +171,7 @@ impl Assembler {
             }
             Message::Delete { oid, old } => {
                 if let Some((table, event)) = self.change(oid, start, now)? {
-                    let row = table.row(old.tuple, None, chunk)?;
+                    let row = table.row(old.tuple, old.whole, None, chunk)?;
                     table.deleted(row, &event, &mut self.scratch);
                 }
                 self.emit(out);
@@ -256,12 +256,12 @@ impl Assembler {
         event: &Event,
     ) -> Result<()> {
         let decode = |old: Old<'_>| -> Result<(RowValues, bool)> {
-            Ok((table.row(old.tuple, None, chunk)?, old.whole))
+            Ok((table.row(old.tuple, old.whole, None, chunk)?, old.whole))
         };
         let old = old.map(decode).transpose()?;
         // Only a whole old row knows the values that the new one leaves out.
         let known = old.as_ref().filter(|(_, whole)| *whole).map(|(row, _)| row);
-        let new = table.row(new, known, chunk)?;
+        let new = table.row(new, true, known, chunk)?;
         table.updated(old, new, event, &mut self.scratch);
         Ok(())
     }

@@ -81,6 +81,20 @@ impl Column {
         &self.absent
     }
 
+    /// The value of a null that the server did send. One in a NOT NULL column is from before it was NOT NULL.
+    pub(crate) fn null(&self, table: &str) -> Value {
+        if !self.absent.is_null() && !self.warned.swap(true, Ordering::Relaxed) {
+            let column = &*self.name;
+            tracing::warn!(
+                column,
+                "column `{column}` of `{table}` is NOT NULL now, but a change from before shows null: such nulls become \
+                 {:?}",
+                self.absent
+            );
+        }
+        self.absent.clone()
+    }
+
     /// What stands for a value that the server did not send.
     pub(crate) fn placeholder(&self) -> &Value {
         &self.placeholder

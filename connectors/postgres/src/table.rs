@@ -127,14 +127,22 @@ impl Table {
         &self.columns
     }
 
-    /// Decodes a row of the stream. What it does not carry is taken from `old`, else it is the placeholder.
-    pub(crate) fn row(&self, tuple: Tuple<'_>, old: Option<&RowValues>, chunk: &Bytes) -> Result<RowValues> {
+    /// Decodes a row of the stream, `whole` or only its key. What it does not carry is taken from `old`, else it is the
+    /// placeholder.
+    pub(crate) fn row(
+        &self,
+        tuple: Tuple<'_>,
+        whole: bool,
+        old: Option<&RowValues>,
+        chunk: &Bytes,
+    ) -> Result<RowValues> {
         if tuple.len() != self.columns.len() {
             return Err(self.wrong_width(tuple.len()));
         }
         let mut row = Vec::with_capacity(self.columns.len());
         for (i, (cell, column)) in tuple.cells().zip(&self.columns).enumerate() {
             row.push(match cell? {
+                Cell::Null if whole => column.null(&self.qualified),
                 Cell::Null => column.absent().clone(),
                 Cell::Text(text) => column.value(text, chunk),
                 Cell::Unchanged => match old {

@@ -201,3 +201,25 @@ async fn a_large_table_is_read_in_parts_and_each_row_once() {
     assert_eq!((words("first_in_data_collection"), words("last_in_data_collection")), (1, 1));
     driver.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_null_from_before_not_null_stops_nothing() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    server.sql("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)");
+    let config = config(&server.url(), "public.t");
+    let mut driver = Driver::start(&config, None).await.expect("starts");
+    driver.until_count(1).await;
+    server.sql("INSERT INTO t VALUES (2, 2)");
+    driver.until_count(2).await;
+    let stored = driver.stop().await;
+    server.sql("INSERT INTO t VALUES (3, NULL)");
+    server.sql("UPDATE t SET v = 5 WHERE id = 3; ALTER TABLE t ALTER v SET NOT NULL");
+    let mut driver = Driver::start(&config, stored).await.expect("starts");
+    driver.until_count(2).await;
+    assert_eq!((driver.ops(), &driver.seen[0].after()["v"]), (vec!["c", "u"], &json!(0)));
+    assert_eq!(driver.seen[1].after()["v"], 5);
+    driver.stop().await;
+}
