@@ -1,7 +1,7 @@
-//! `cargo xtask codec [--check]`: writes the Kafka messages of `broker/wire` from their notation.
+//! `cargo xtask codec [--check|--compare]`: writes the Kafka messages of `broker/wire` from their notation.
 //!
 //! Every file in `broker/wire/messages` becomes one module in `broker/wire/src/messages`; with `--check` nothing is
-//! written and any difference is an error. `broker/wire/messages/README.md` describes the notation.
+//! written and any difference is an error; `--compare` compares the notation with Kafka's own definitions. `broker/wire/messages/README.md` describes the notation.
 //!
 //! **Invariant:** the output depends on the notation alone and is rustfmt-clean.
 
@@ -13,6 +13,7 @@ macro_rules! put {
     }};
 }
 
+mod compare;
 mod emit;
 mod emit_tables;
 mod emit_values;
@@ -25,14 +26,19 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::machine::root;
+
 /// Runs the command with what follows `codec` on the command line.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let check = match args {
         [] => false,
         [flag] if flag == "--check" => true,
-        _ => bail!("usage: cargo xtask codec [--check]"),
+        [flag] if flag == "--compare" => {
+            return compare::run(&read_notation(&root().join("broker/wire/messages"))?);
+        }
+        _ => bail!("usage: cargo xtask codec [--check|--compare]"),
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace root")?;
+    let root = root();
     let files = read_notation(&root.join("broker/wire/messages"))?;
     let out = root.join("broker/wire/src");
     let mut drift = Vec::new();

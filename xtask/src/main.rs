@@ -23,7 +23,7 @@ cargo xtask COMMAND
   bench peers     side by side with Apache Kafka 4.3 (needs Java 17 and Maven); `--help` tells the flags
   chaos [SEEDS]   the fault tests with more seeds: power loss and kills at random moments
   compat [TEST…]  other clients' own tests, against the binary and Apache Kafka; --help lists the flags
-  codec [--check] generates the protocol codec from its notation
+  codec [--check] generates the protocol codec from its notation; --compare compares that with Kafka's definitions
   guests [--check] builds the example WASM guests from source
   tidy            the rules that a machine can check: dependency direction, file sizes, unsafe code
 ";

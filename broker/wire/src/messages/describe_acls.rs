@@ -29,10 +29,10 @@ impl Default for DescribeAclsRequest {
     fn default() -> Self {
         Self {
             resource_type_filter: 0,
-            resource_name_filter: None,
+            resource_name_filter: Some(ByteString::new()),
             pattern_type_filter: 3,
-            principal_filter: None,
-            host_filter: None,
+            principal_filter: Some(ByteString::new()),
+            host_filter: Some(ByteString::new()),
             operation: 0,
             permission_type: 0,
         }
