@@ -9,6 +9,7 @@
 //! - [`MetaLog`], [`CheckedFile`]: for the metadata quorum's log, vote and snapshots
 
 mod batch_scan;
+mod buffers;
 mod checked_file;
 mod checkpoints;
 mod compaction;

@@ -129,6 +129,7 @@ impl LogDir {
             root: root.to_owned(),
             flusher,
             budget: Arc::new(TailBudget::new(options.tail_bytes, options.tail_bytes_per_partition)),
+            buffers: Arc::default(),
             clean: clean_epoch.is_some(),
             stopping: AtomicBool::new(false),
             repair: options.repair.clone(),

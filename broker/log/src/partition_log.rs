@@ -20,6 +20,7 @@ pub(crate) use cut::replay as cut_replay;
 pub use read::Fetched;
 pub(crate) use retention::Expired;
 
+use crate::buffers::Buffers;
 use crate::checked_file::CheckedFile;
 use crate::disk::Disk;
 use crate::epochs::LeaderEpochs;
@@ -40,6 +41,7 @@ pub(crate) struct LogContext {
     pub root: PathBuf,
     pub flusher: Flusher,
     pub budget: Arc<TailBudget>,
+    pub buffers: Arc<Buffers>,
     pub open_files: Arc<OpenFiles>,
     /// The directory was stopped cleanly.
     pub clean: bool,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 pub(crate) use file::{OpenFiles, SegmentFile};
 
 use crate::batch_scan::{BatchScan, Step, crc_holds};
+use crate::buffers::Buffers;
 use crate::disk::{Disk, DiskFile, OpenMode, read_full_at};
 use crate::error::{LogError, Result};
 use crate::index::{IndexBuilder, SealedIndex};
@@ -232,20 +233,27 @@ impl Extent {
 
     /// Whole batches from the one that holds `offset` on, below `up_to`: up to `max_bytes`, but at least one.
     /// Each is checked against its CRC. Also the offset after the last of them.
-    pub(crate) fn read(mut self, offset: i64, max_bytes: usize, up_to: i64) -> Result<(Bytes, i64)> {
+    pub(crate) fn read(
+        mut self,
+        buffers: &Arc<Buffers>,
+        offset: i64,
+        max_bytes: usize,
+        up_to: i64,
+    ) -> Result<(Bytes, i64)> {
         if !self.seek(offset)? {
             return Ok((Bytes::new(), offset));
         }
         let room = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-        let mut buf = vec![0; max_bytes.max(HEADER_LEN).min(room)];
-        self.fill(&mut buf, 0)?;
-        let first = self.header(&buf)?;
-        if first.size() > buf.len() {
-            let have = buf.len();
-            buf.resize(first.size().min(room), 0);
-            self.fill(&mut buf, have)?;
+        let mut buffer = buffers.take(max_bytes.max(HEADER_LEN).min(room));
+        self.fill(buffer.as_mut())?;
+        let first = self.header(buffer.as_ref())?;
+        if first.size() > buffer.as_ref().len() {
+            // The first goes out whole, however large.
+            buffer = buffers.take(first.size().min(room));
+            self.fill(buffer.as_mut())?;
         }
         let (mut done, mut next) = (0, offset);
+        let buf = buffer.as_ref();
         while buf.len() - done >= HEADER_LEN {
             let header = self.header(&buf[done..])?;
             let Some(batch) = buf.get(done..done + header.size()) else { break };
@@ -259,8 +267,7 @@ impl Extent {
             done += header.size();
             next = header.next_offset();
         }
-        buf.truncate(done);
-        Ok((Bytes::from(buf), next))
+        Ok((buffer.freeze(done), next))
     }
 
     /// Moves on to the batch that holds `offset`, or the first one after; `false` when there is none.
@@ -281,10 +288,9 @@ impl Extent {
         }
     }
 
-    fn fill(&self, buf: &mut [u8], from: usize) -> Result<()> {
-        let position = self.position + from as u64;
-        match read_full_at(&*self.file, &mut buf[from..], position) {
-            Ok(n) if n == buf.len() - from => Ok(()),
+    fn fill(&self, buf: &mut [u8]) -> Result<()> {
+        match read_full_at(&*self.file, buf, self.position) {
+            Ok(n) if n == buf.len() => Ok(()),
             // Truncated meanwhile: that is no damage.
             Ok(_) => Err(LogError::io("read", &self.path, io::ErrorKind::UnexpectedEof.into())),
             Err(e) => Err(LogError::io("read", &self.path, e)),

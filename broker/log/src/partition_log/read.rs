@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aqueduct_wire::RecordBatch;
+use aqueduct_wire::compression::MAX_DECOMPRESSED;
 use bytes::{Bytes, BytesMut};
 
 use super::{PartitionLog, State};
@@ -24,8 +25,6 @@ pub struct Fetched {
 /// More small chunks than this are copied together: a vectored write of tiny pieces costs more than the copy.
 const MANY_CHUNKS: usize = 64;
 const SMALL_CHUNK: usize = 1024;
-/// What the search for a timestamp may take for the records of one batch.
-const MAX_DECOMPRESSED: usize = 256 << 20;
 
 enum Source {
     Active(Option<(i64, u64)>),
@@ -62,7 +61,7 @@ impl PartitionLog {
                 Source::Active(hint) => *hint,
                 Source::Sealed(segment) => segment.index.lookup(segment.base, at).ok().flatten(),
             });
-            let read = extent.read(at, max_bytes, up_to);
+            let read = extent.read(&self.context.buffers, at, max_bytes, up_to);
             let (data, next_offset) = read.map_err(|e| self.classify(&e))?;
             if !data.is_empty() {
                 let bytes = data.len();
