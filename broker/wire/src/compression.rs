@@ -9,6 +9,10 @@ use bytes::Bytes;
 
 use crate::batch::BatchError;
 
+/// The most that a batch may become when it is opened: as much as a request frame carries by default, so that a
+/// compressed batch holds no more memory than one that is not.
+pub const MAX_DECOMPRESSED: usize = 100 << 20;
+
 /// What xerial's snappy-java, and so every Kafka client, puts before its blocks: magic, version 1, compatible from 1.
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER: &[u8; 16] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";

@@ -1,5 +1,7 @@
 //! What all messages have in common, for code that is generic over them.
 
+pub(crate) mod apis;
+
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;

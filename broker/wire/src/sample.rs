@@ -11,18 +11,47 @@ pub(crate) trait Sample {
     fn sample(s: &mut Source, version: i16) -> Self;
 }
 
+/// Implements [`Sample`] for a structure: the versions of its fields, and those in which they may be null, where these
+/// are not all.
+macro_rules! sample {
+    ($name:ident { $($field:ident $(in $present:expr)? $(; null in $null:expr)?),* }) => {
+        impl Sample for $name {
+            fn sample(s: &mut Source, _version: i16) -> Self {
+                let default = Self::default();
+                Self {
+                    $($field: if true $(&& ($present).contains(&_version))? {
+                        s.may_be_null(true $(&& ($null).contains(&_version))?);
+                        Sample::sample(s, _version)
+                    } else {
+                        default.$field
+                    },)*
+                }
+            }
+        }
+    };
+}
+pub(crate) use sample;
+
 /// Values that follow from a seed (splitmix64).
 #[derive(Debug)]
-pub(crate) struct Source(u64);
+pub(crate) struct Source {
+    state: u64,
+    /// Whether the field that comes may be null.
+    null: bool,
+}
 
 impl Source {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self { state: seed, null: true }
+    }
+
+    pub(crate) fn may_be_null(&mut self, null: bool) {
+        self.null = null;
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -33,7 +62,7 @@ impl Source {
     }
 
     /// Small values and extremes are more likely than chance would have them.
-    pub(crate) fn i64(&mut self) -> i64 {
+    fn number(&mut self) -> i64 {
         match self.below(6) {
             0 => 0,
             1 => -1,
@@ -43,46 +72,63 @@ impl Source {
         }
     }
 
-    pub(crate) fn i8(&mut self) -> i8 {
-        self.i64() as i8
+    fn len(&mut self) -> u64 {
+        if self.below(10) == 0 { self.below(300) } else { self.below(6) }
     }
+}
 
-    pub(crate) fn i16(&mut self) -> i16 {
-        self.i64() as i16
+macro_rules! numbers {
+    ($($number:ident)*) => {
+        $(impl Sample for $number {
+            fn sample(s: &mut Source, _version: i16) -> Self {
+                s.number() as Self
+            }
+        })*
+    };
+}
+numbers!(i8 i16 i32 i64);
+
+impl Sample for bool {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        s.below(2) == 0
     }
+}
 
-    pub(crate) fn i32(&mut self) -> i32 {
-        self.i64() as i32
+impl Sample for Uuid {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        if s.below(4) == 0 { Self::nil() } else { Self::from_u64_pair(s.next(), s.next()) }
     }
+}
 
-    pub(crate) fn bool(&mut self) -> bool {
-        self.below(2) == 0
+impl Sample for Bytes {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        (0..s.len()).map(|_| s.next() as u8).collect()
     }
+}
 
-    pub(crate) fn uuid(&mut self) -> Uuid {
-        if self.below(4) == 0 { Uuid::nil() } else { Uuid::from_u64_pair(self.next(), self.next()) }
-    }
-
-    pub(crate) fn bytes(&mut self) -> Bytes {
-        let len = if self.below(10) == 0 { self.below(300) } else { self.below(6) };
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-
-    pub(crate) fn string(&mut self) -> ByteString {
-        let len = if self.below(10) == 0 { self.below(300) } else { self.below(6) };
-        let text: String = (0..len).map(|_| ['a', 'Z', '-', 'ß', '水'][self.below(5) as usize]).collect();
+impl Sample for ByteString {
+    fn sample(s: &mut Source, _version: i16) -> Self {
+        let text: String = (0..s.len()).map(|_| ['a', 'Z', '-', 'ß', '水'][s.below(5) as usize]).collect();
         text.into()
     }
+}
 
-    pub(crate) fn records(&mut self) -> RecordSet {
-        if self.bool() { self.bytes().into() } else { vec![self.bytes(), self.bytes(), self.bytes()].into() }
+impl Sample for RecordSet {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        let mut bytes = || Bytes::sample(s, version);
+        let (one, two, three) = (bytes(), bytes(), bytes());
+        if one.len() % 2 == 0 { one.into() } else { vec![one, two, three].into() }
     }
+}
 
-    pub(crate) fn array<T>(&mut self, mut element: impl FnMut(&mut Self) -> T) -> Vec<T> {
-        (0..self.below(4)).map(|_| element(self)).collect()
+impl<T: Sample> Sample for Vec<T> {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        (0..s.below(4)).map(|_| T::sample(s, version)).collect()
     }
+}
 
-    pub(crate) fn optional<T>(&mut self, may_be_null: bool, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        if may_be_null && self.below(3) == 0 { None } else { Some(value(self)) }
+impl<T: Sample> Sample for Option<T> {
+    fn sample(s: &mut Source, version: i16) -> Self {
+        if s.null && s.below(3) == 0 { None } else { Some(T::sample(s, version)) }
     }
 }

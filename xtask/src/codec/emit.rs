@@ -41,7 +41,6 @@ pub(crate) fn sources(files: &[File]) -> Result<Vec<(String, String)>> {
     let mut out: Vec<(String, String)> =
         files.iter().map(|f| (format!("messages/{}.rs", f.name), module(f))).collect();
     out.push(("messages.rs".into(), emit_tables::index(files)));
-    out.push(("messages/api_key.rs".into(), emit_tables::api_keys(files)));
     out.push(("messages/samples.rs".into(), emit_tables::samples(files)));
     Ok(out)
 }

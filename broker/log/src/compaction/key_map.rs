@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aqueduct_wire::compression::MAX_DECOMPRESSED;
 use aqueduct_wire::{Record, RecordBatch};
 use bytes::Bytes;
 
@@ -11,8 +12,6 @@ use crate::segment::Sealed;
 
 /// What an entry costs beside its key.
 const OVERHEAD: usize = 64;
-/// What the records of one batch may take.
-const MAX_DECOMPRESSED: usize = 256 << 20;
 
 #[derive(Debug)]
 pub(super) struct KeyMap {

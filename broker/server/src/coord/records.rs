@@ -19,9 +19,6 @@ const OFFSET_VALUE: i16 = 3;
 const GROUP_KEY: i16 = 2;
 const GROUP_VALUE: i16 = 3;
 
-/// Decompression of a batch of group records stops here.
-pub(super) const MAX_DECOMPRESSED: usize = 256 << 20;
-
 /// Why a record cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecordError {
@@ -140,6 +137,8 @@ fn snapshot(value: &GroupMetadataValue) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use aqueduct_wire::compression::MAX_DECOMPRESSED;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,8 @@
 //! Reads a shard from its partition at start.
 //! Invariant: a record that cannot be understood is passed over and named; it never takes the other groups away.
 
+use aqueduct_wire::compression::MAX_DECOMPRESSED;
+
 use super::records;
 use super::shard::Shard;
 use crate::partition::Replica;
@@ -23,7 +25,7 @@ pub(super) fn replay(replica: &Replica, now: i64) -> Result<Shard, ReplayError> 
             if header.is_control() {
                 continue;
             }
-            for record in batch.records(records::MAX_DECOMPRESSED)? {
+            for record in batch.records(MAX_DECOMPRESSED)? {
                 let record = record?;
                 match records::decode(record.key.as_ref(), record.value.as_ref()) {
                     Ok(Some(change)) => shard.replay(record.offset, change, now),

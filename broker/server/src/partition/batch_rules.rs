@@ -3,13 +3,12 @@
 
 use bytes::Bytes;
 
+use aqueduct_wire::compression::MAX_DECOMPRESSED;
 use aqueduct_wire::{BatchBuilder, BatchError, Compression, RecordBatch};
 
 use super::replica::AppendError;
 use crate::topic_config::TopicConfig;
 
-/// Decompression stops here: for a compacted topic, and where the topic has a codec of its own.
-const MAX_DECOMPRESSED: usize = 256 << 20;
 /// So many records of one batch are blamed by their place; the answer has no use for more.
 const MAX_BLAMED: usize = 10_000;
 /// Where the magic byte stands.
