@@ -124,32 +124,32 @@ fn describe(node: &Node, topic: &Topic, shown: Range<usize>) -> DescribeTopicPar
 mod tests {
     use super::*;
 
-    /// Topics `a` and `c` with three partitions each; `b` is unknown.
-    fn take(
-        cursor: Option<(&str, usize)>,
-        limit: usize,
-    ) -> (Vec<(String, Range<usize>)>, Option<(String, usize)>) {
+    /// Of topics `a` and `c` with three partitions each; `b` is unknown.
+    fn take(cursor: Option<(&str, usize)>, limit: usize) -> Page {
         let names = ["a", "b", "c"].map(str::to_owned).into_iter();
-        let page = page(names, |name| if name == "b" { 0 } else { 3 }, cursor, limit);
-        (page.topics, page.next)
+        page(names, |name| if name == "b" { 0 } else { 3 }, cursor, limit)
     }
 
-    fn topics(expected: &[(&str, Range<usize>)]) -> Vec<(String, Range<usize>)> {
-        expected.iter().map(|(name, range)| ((*name).to_owned(), range.clone())).collect()
+    fn shows(topics: &[(&str, Range<usize>)], next: Option<(&str, usize)>) -> Page {
+        let owned = |(name, range): &(&str, Range<usize>)| ((*name).to_owned(), range.clone());
+        Page {
+            topics: topics.iter().map(owned).collect(),
+            next: next.map(|(name, at)| (name.to_owned(), at)),
+        }
     }
 
     #[test]
     fn pages_break_within_topics_and_between_them() {
-        assert_eq!(take(None, 9), (topics(&[("a", 0..3), ("b", 0..0), ("c", 0..3)]), None));
-        assert_eq!(take(None, 2), (topics(&[("a", 0..2)]), Some(("a".to_owned(), 2))));
-        assert_eq!(take(Some(("a", 2)), 1), (topics(&[("a", 2..3)]), Some(("b".to_owned(), 0))));
-        assert_eq!(take(Some(("b", 0)), 9), (topics(&[("b", 0..0), ("c", 0..3)]), None));
+        assert_eq!(take(None, 9), shows(&[("a", 0..3), ("b", 0..0), ("c", 0..3)], None));
+        assert_eq!(take(None, 2), shows(&[("a", 0..2)], Some(("a", 2))));
+        assert_eq!(take(Some(("a", 2)), 1), shows(&[("a", 2..3)], Some(("b", 0))));
+        assert_eq!(take(Some(("b", 0)), 9), shows(&[("b", 0..0), ("c", 0..3)], None));
     }
 
     #[test]
     fn a_cursor_at_what_is_gone_goes_on_behind_it() {
-        assert_eq!(take(Some(("bb", 2)), 9), (topics(&[("c", 0..3)]), None));
-        assert_eq!(take(Some(("c", 99)), 9), (topics(&[("c", 3..3)]), None));
-        assert_eq!(take(Some(("d", 0)), 9), (Vec::new(), None));
+        assert_eq!(take(Some(("bb", 2)), 9), shows(&[("c", 0..3)], None));
+        assert_eq!(take(Some(("c", 99)), 9), shows(&[("c", 3..3)], None));
+        assert_eq!(take(Some(("d", 0)), 9), shows(&[], None));
     }
 }
