@@ -3,6 +3,7 @@
 //! **Invariant:** a line is one valid JSON document and has no line break but its last byte. A value that no step
 //! looked into is copied, not decoded.
 
+use crate::rolling::{Gather, Group};
 use crate::sink::SinkRecord;
 use crate::{Error, Result, json};
 
@@ -42,20 +43,51 @@ pub struct LineFormat {
     pub origin: bool,
 }
 
+/// Gathers JSON lines.
+#[derive(Debug)]
+pub struct Lines {
+    format: LineFormat,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    /// Of this format.
+    pub fn new(format: LineFormat) -> Self {
+        Self { format, line: Vec::new() }
+    }
+}
+
+impl Gather for Lines {
+    type Buffer = Vec<u8>;
+
+    fn stage(&mut self, record: &mut SinkRecord) -> Result<Option<Group>> {
+        self.line.clear();
+        Ok(self.format.write(&mut self.line, record)?.then_some(0))
+    }
+
+    fn append(&mut self, buffer: &mut Vec<u8>, _: Group, _: &SinkRecord) -> Result<usize> {
+        buffer.extend_from_slice(&self.line);
+        Ok(self.line.len())
+    }
+}
+
 impl LineFormat {
+    /// Whether a record with a null value is written, left out, or a bad record.
+    pub fn takes_null(&self) -> Result<bool> {
+        match self.nulls {
+            Nulls::Write => Ok(true),
+            Nulls::Ignore => Ok(false),
+            Nulls::Fail => Err(Error::bad_record(
+                "the value is null; set `nulls` to `ignore` or `write` to let such records pass",
+            )),
+        }
+    }
+
     /// Appends the line of `record`; `false` when it is left out. On an error, a bad record, nothing is appended.
     pub fn write(&self, out: &mut Vec<u8>, record: &SinkRecord) -> Result<bool> {
         let datum = &record.record.value;
-        if datum.is_null() {
-            match self.nulls {
-                Nulls::Write => {}
-                Nulls::Ignore => return Ok(false),
-                Nulls::Fail => {
-                    return Err(Error::bad_record(
-                        "the value is null; set `nulls` to `ignore` or `write` to let such records pass",
-                    ));
-                }
-            }
+        if datum.is_null() && !self.takes_null()? {
+            return Ok(false);
         }
         let start = out.len();
         if let Some(text) = datum.as_json() {

@@ -1,6 +1,6 @@
 //! Rolled files: how sinks that write files or objects group records, name the files and know what may be committed.
 //!
-//! A file holds records of one partition and one path, and is named after the first of them:
+//! A file holds records of one partition, one path and, where the format wants it, one schema, and is named after the first of them:
 //! `<path><topic>+<partition>+<first offset, 20 digits>.<extension>`. It is sealed by size, by count, or when the
 //! partition's oldest record that is not yet durable has reached the age; then all files of the partition are sealed
 //! together, so that its offset can be committed.
@@ -9,7 +9,8 @@
 //!
 //! **Invariant:** no file is sealed between two records of one offset, of which a step may make several: the rest would
 //! begin a second file of the same name, which the first would be taken for. So a file may hold more than its size and
-//! count say, by what one record of the log makes.
+//! count say, by what one record of the log makes. Records of one offset that belong to different groups do begin files
+//! of the same name; these differ in content, so that they are told apart by it.
 //!
 //! **Invariant:** a partition is durable up to the first offset of its unfinished files, and up to everything taken
 //! when it has none.
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::config::Values;
-use crate::lines::{LineFormat, Nulls};
+use crate::lines::{LineFormat, Lines, Nulls};
 use crate::sink::{Offsets, SinkRecord, TopicPartition};
 use crate::template::{PathTemplate, push_value};
 use crate::{Error, Result};
@@ -58,9 +59,44 @@ impl RollSettings {
 /// Names a file within one [`Rolling`].
 pub type FileId = u64;
 
-/// A file that is not durable yet. `B` is what the sink keeps with it.
+/// Tells records apart that may not stand in one file, such as those of different schemas.
+pub type Group = u64;
+
+/// How records are gathered until the sink takes them.
+pub trait Gather {
+    /// What is gathered of one file.
+    type Buffer: Buffer;
+
+    /// Makes the record ready, which comes next, and says which group it belongs to; `None` leaves it out. An error is a
+    /// bad record.
+    fn stage(&mut self, record: &mut SinkRecord) -> Result<Option<Group>>;
+
+    /// Adds the record that was staged last; answers with its bytes. On an error, a bad record, nothing is added.
+    fn append(&mut self, buffer: &mut Self::Buffer, group: Group, record: &SinkRecord) -> Result<usize>;
+}
+
+/// What a [`Gather`] fills. The default holds nothing.
+pub trait Buffer: Default {
+    /// Memory held, in bytes.
+    fn held(&self) -> usize;
+
+    /// Bytes in it.
+    fn filled(&self) -> usize;
+}
+
+impl Buffer for Vec<u8> {
+    fn held(&self) -> usize {
+        self.capacity()
+    }
+
+    fn filled(&self) -> usize {
+        self.len()
+    }
+}
+
+/// A file that is not durable yet. `B` is what the sink keeps with it, `T` what is gathered of it.
 #[derive(Debug)]
-pub struct Rolled<B> {
+pub struct Rolled<B, T = Vec<u8>> {
     /// The partition its records come from.
     pub origin: TopicPartition,
     /// Directory or prefix, ending with `/` or empty.
@@ -69,19 +105,21 @@ pub struct Rolled<B> {
     pub first: i64,
     /// Records in it.
     pub count: u64,
-    /// Bytes in it, handed over or not.
+    /// Bytes in it, handed over or not, before any encoding.
     pub bytes: u64,
+    /// The group of its records.
+    pub group: Group,
     /// No more records are added.
     pub sealed: bool,
     /// To be sealed once the record in hand is whole.
     due: bool,
     /// The sink's own.
     pub body: B,
-    buffer: Vec<u8>,
+    buffer: T,
     opened: Instant,
 }
 
-impl<B> Rolled<B> {
+impl<B, T: Buffer> Rolled<B, T> {
     /// Its name without the path. `attempt` tells several files of the same first offset apart.
     pub fn name(&self, attempt: Option<&str>, extension: &str) -> String {
         let mut name = prefix(&self.origin);
@@ -97,7 +135,12 @@ impl<B> Rolled<B> {
 
     /// Bytes that were not handed over yet.
     pub fn buffered(&self) -> usize {
-        self.buffer.len()
+        self.buffer.filled()
+    }
+
+    /// Memory held by them.
+    pub fn held(&self) -> usize {
+        self.buffer.held()
     }
 }
 
@@ -145,10 +188,10 @@ struct Partition {
     taken: u64,
     /// How many of them were seen in this call.
     seen: u64,
-    /// The file being filled, by path.
-    filling: HashMap<String, FileId>,
+    /// The files being filled, by path, one of each group.
+    filling: HashMap<String, Vec<(Group, FileId)>>,
     /// The entry of `filling` that was used last.
-    latest: Option<(String, FileId)>,
+    latest: Option<(String, Group, FileId)>,
 }
 
 impl Partition {
@@ -171,26 +214,35 @@ impl Partition {
 
 /// The files of a task.
 #[derive(Debug)]
-pub struct Rolling<B> {
+pub struct Rolling<B, G: Gather = Lines> {
     settings: RollSettings,
+    gather: G,
     partitions: Vec<Partition>,
     /// The one used last; batches hold runs of one partition.
     latest: usize,
-    files: BTreeMap<FileId, Rolled<B>>,
+    files: BTreeMap<FileId, Rolled<B, G::Buffer>>,
     next_id: FileId,
     /// Files that hold records of the one in hand, of whose offset more may follow.
     in_hand: Vec<FileId>,
     buffered: usize,
     unsealed: usize,
     path: String,
-    line: Vec<u8>,
 }
 
 impl<B: Default> Rolling<B> {
-    /// Without partitions.
+    /// Without partitions; of JSON lines.
     pub fn new(settings: RollSettings) -> Self {
+        let lines = Lines::new(settings.lines);
+        Self::gathering(settings, lines)
+    }
+}
+
+impl<B: Default, G: Gather> Rolling<B, G> {
+    /// Without partitions.
+    pub fn gathering(settings: RollSettings, gather: G) -> Self {
         Self {
             settings,
+            gather,
             partitions: Vec::new(),
             latest: 0,
             files: BTreeMap::new(),
@@ -199,7 +251,6 @@ impl<B: Default> Rolling<B> {
             buffered: 0,
             unsealed: 0,
             path: String::new(),
-            line: Vec::new(),
         }
     }
 
@@ -223,7 +274,7 @@ impl<B: Default> Rolling<B> {
     }
 
     /// A partition goes away; its unfinished files are returned, to be thrown away.
-    pub fn close(&mut self, origin: &TopicPartition) -> Vec<Rolled<B>> {
+    pub fn close(&mut self, origin: &TopicPartition) -> Vec<Rolled<B, G::Buffer>> {
         self.partitions.retain(|partition| partition.origin != *origin);
         self.latest = 0;
         let ids: Vec<FileId> =
@@ -267,32 +318,40 @@ impl<B: Default> Rolling<B> {
     }
 
     /// Takes a record, which is the next of its partition or one seen before.
-    pub fn take(&mut self, record: SinkRecord, now: Instant) -> Taken {
+    pub fn take(&mut self, mut record: SinkRecord, now: Instant) -> Taken {
         self.next(&record);
         let slot = self.partition(&record);
         let partition = &mut self.partitions[slot];
         if !partition.is_new(record.offset) {
             return Taken::Skipped;
         }
-        self.line.clear();
         self.path.clear();
-        match self.settings.lines.write(&mut self.line, &record) {
-            Ok(true) => {}
-            Ok(false) => return Taken::Skipped,
+        let group = match self.gather.stage(&mut record) {
+            Ok(Some(group)) => group,
+            Ok(None) => return Taken::Skipped,
             Err(error) => return Taken::Refused(Box::new(record), error),
-        }
+        };
         if let Err(error) = self.settings.path.render(&mut self.path, &record.record, &record.origin) {
             return Taken::Refused(Box::new(record), error);
         }
         let id = match &partition.latest {
-            Some((path, id)) if *path == self.path => *id,
-            _ => match partition.filling.get(&self.path) {
-                Some(id) => *id,
-                None => self.create(slot, record.offset, now),
-            },
+            Some((path, of, id)) if *of == group && *path == self.path => *id,
+            _ => {
+                let files = partition.filling.get(&self.path).into_iter().flatten();
+                let found = files.copied().find(|(of, _)| *of == group);
+                found.map_or_else(|| self.create(slot, group, record.offset, now), |(_, id)| id)
+            }
         };
-        self.append(slot, id);
-        Taken::Written(id)
+        match self.append(slot, id, &record) {
+            Ok(()) => Taken::Written(id),
+            Err(error) => {
+                // One that was made for this record alone would hold back its partition for nothing.
+                if self.files.get(&id).is_some_and(|file| file.count == 0) {
+                    self.finish(id);
+                }
+                Taken::Refused(Box::new(record), error)
+            }
+        }
     }
 
     fn partition(&mut self, record: &SinkRecord) -> usize {
@@ -307,21 +366,22 @@ impl<B: Default> Rolling<B> {
         self.latest
     }
 
-    fn create(&mut self, slot: usize, first: i64, now: Instant) -> FileId {
+    fn create(&mut self, slot: usize, group: Group, first: i64, now: Instant) -> FileId {
         let id = self.next_id;
         self.next_id += 1;
         let partition = &mut self.partitions[slot];
-        partition.filling.insert(self.path.clone(), id);
+        partition.filling.entry(self.path.clone()).or_default().push((group, id));
         let file = Rolled {
             origin: partition.origin.clone(),
             path: self.path.clone(),
             first,
             count: 0,
             bytes: 0,
+            group,
             sealed: false,
             due: false,
             body: B::default(),
-            buffer: Vec::new(),
+            buffer: G::Buffer::default(),
             opened: now,
         };
         self.files.insert(id, file);
@@ -330,22 +390,24 @@ impl<B: Default> Rolling<B> {
         id
     }
 
-    fn append(&mut self, slot: usize, id: FileId) {
+    fn append(&mut self, slot: usize, id: FileId, record: &SinkRecord) -> Result<()> {
         let file = self.files.get_mut(&id).expect("a file being filled is among the files");
-        let before = file.buffer.capacity();
-        file.buffer.extend_from_slice(&self.line);
-        self.buffered += file.buffer.capacity() - before;
+        let before = file.buffer.held();
+        let appended = self.gather.append(&mut file.buffer, file.group, record);
+        self.buffered = self.buffered - before + file.buffer.held();
+        file.bytes += appended? as u64;
         file.count += 1;
-        file.bytes += self.line.len() as u64;
         file.due |= file.bytes >= self.settings.size
             || (self.settings.count > 0 && file.count >= self.settings.count);
         if self.in_hand.last() != Some(&id) && !self.in_hand.contains(&id) {
             self.in_hand.push(id);
         }
+        let group = file.group;
         let partition = &mut self.partitions[slot];
-        if partition.latest.as_ref().is_none_or(|(_, latest)| *latest != id) {
-            partition.latest = Some((self.path.clone(), id));
+        if partition.latest.as_ref().is_none_or(|(_, _, latest)| *latest != id) {
+            partition.latest = Some((self.path.clone(), group, id));
         }
+        Ok(())
     }
 
     /// Adds no more records to a file, but for those made from the record in hand.
@@ -363,10 +425,13 @@ impl<B: Default> Rolling<B> {
         self.unsealed -= 1;
         if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.origin == file.origin)
         {
-            if partition.filling.get(&file.path) == Some(&id) {
-                partition.filling.remove(&file.path);
+            if let Some(files) = partition.filling.get_mut(&file.path) {
+                files.retain(|(_, filling)| *filling != id);
+                if files.is_empty() {
+                    partition.filling.remove(&file.path);
+                }
             }
-            if partition.latest.as_ref().is_some_and(|(_, latest)| *latest == id) {
+            if partition.latest.as_ref().is_some_and(|(_, _, latest)| *latest == id) {
                 partition.latest = None;
             }
         }
@@ -375,7 +440,8 @@ impl<B: Default> Rolling<B> {
     /// Seals every file of the partitions whose oldest record has reached the age.
     fn seal_due(&mut self, now: Instant) {
         let age = self.settings.age;
-        let is_due = |file: &&Rolled<B>| !file.sealed && now.saturating_duration_since(file.opened) >= age;
+        let is_due =
+            |file: &&Rolled<B, G::Buffer>| !file.sealed && now.saturating_duration_since(file.opened) >= age;
         let due: Vec<TopicPartition> =
             self.files.values().filter(is_due).map(|file| file.origin.clone()).collect();
         let ids = self.files.iter().filter(|(_, file)| due.contains(&file.origin)).map(|(id, _)| *id);
@@ -393,8 +459,13 @@ impl<B: Default> Rolling<B> {
 
     /// The file with the largest buffer, of those that [`Rolling::seal`] seals at once.
     pub fn largest(&self) -> Option<FileId> {
+        self.largest_by(|file| file.buffer.held())
+    }
+
+    /// The same, by what `size` says.
+    pub fn largest_by(&self, size: impl Fn(&Rolled<B, G::Buffer>) -> usize) -> Option<FileId> {
         let open = self.files.iter().filter(|(id, file)| !file.sealed && !self.in_hand.contains(id));
-        open.max_by_key(|(_, file)| file.buffer.capacity()).map(|(id, _)| *id)
+        open.max_by_key(|(_, file)| size(file)).map(|(id, _)| *id)
     }
 
     /// How many files still take records.
@@ -403,19 +474,19 @@ impl<B: Default> Rolling<B> {
     }
 
     /// A file.
-    pub fn get_mut(&mut self, id: FileId) -> Option<&mut Rolled<B>> {
+    pub fn get_mut(&mut self, id: FileId) -> Option<&mut Rolled<B, G::Buffer>> {
         self.files.get_mut(&id)
     }
 
     /// Every unfinished file, oldest first.
-    pub fn files(&self) -> impl Iterator<Item = (FileId, &Rolled<B>)> {
+    pub fn files(&self) -> impl Iterator<Item = (FileId, &Rolled<B, G::Buffer>)> {
         self.files.iter().map(|(id, file)| (*id, file))
     }
 
     /// Takes the bytes that were not handed over yet.
-    pub fn hand_over(&mut self, id: FileId) -> Vec<u8> {
-        let Some(file) = self.files.get_mut(&id) else { return Vec::new() };
-        self.buffered -= file.buffer.capacity();
+    pub fn hand_over(&mut self, id: FileId) -> G::Buffer {
+        let Some(file) = self.files.get_mut(&id) else { return G::Buffer::default() };
+        self.buffered -= file.buffer.held();
         std::mem::take(&mut file.buffer)
     }
 
@@ -425,10 +496,10 @@ impl<B: Default> Rolling<B> {
     }
 
     /// A file is durable, or given up: it no longer holds back its partition.
-    pub fn finish(&mut self, id: FileId) -> Option<Rolled<B>> {
+    pub fn finish(&mut self, id: FileId) -> Option<Rolled<B, G::Buffer>> {
         self.seal_now(id);
         let file = self.files.remove(&id)?;
-        self.buffered -= file.buffer.capacity() + FILE_OVERHEAD;
+        self.buffered -= file.buffer.held() + FILE_OVERHEAD;
         Some(file)
     }
 
@@ -469,13 +540,53 @@ mod tests {
     }
 
     fn rolling(path: &str, count: u64) -> Rolling<()> {
-        Rolling::new(RollSettings {
+        Rolling::new(settings(path, count))
+    }
+
+    fn settings(path: &str, count: u64) -> RollSettings {
+        RollSettings {
             path: PathTemplate::parse(path).expect("valid"),
             lines: LineFormat { nulls: Nulls::Fail, origin: false },
             size: 1000,
             count,
             age: Duration::from_secs(10),
-        })
+        }
+    }
+
+    /// Groups by the length of the text; refuses what is long.
+    struct ByLength;
+
+    impl Gather for ByLength {
+        type Buffer = Vec<u8>;
+
+        fn stage(&mut self, record: &mut SinkRecord) -> Result<Option<Group>> {
+            Ok(record.record.value.as_json().map(|text| text.len() as Group))
+        }
+
+        fn append(&mut self, buffer: &mut Vec<u8>, group: Group, record: &SinkRecord) -> Result<usize> {
+            if group > 9 {
+                return Err(Error::bad_record("too long"));
+            }
+            buffer.extend_from_slice(&record.record.value.to_json()?);
+            Ok(group as usize)
+        }
+    }
+
+    #[test]
+    fn groups_have_files_of_their_own_and_a_refused_record_leaves_none() {
+        let mut rolling: Rolling<(), ByLength> = Rolling::gathering(settings("", 2), ByLength);
+        let now = Instant::now();
+        rolling.open(tp(0), 4);
+        let texts = ["{}", "[[]]", "{}", "[[[[[]]]]]", "[[]]", "{}"];
+        for (offset, text) in (4..).zip(texts) {
+            let taken = rolling.take(record(0, offset, text), now);
+            assert_eq!(matches!(taken, Taken::Refused(..)), offset == 7);
+        }
+        rolling.end(now);
+        let files: Vec<(i64, Group, u64, bool)> =
+            rolling.files().map(|(_, f)| (f.first, f.group, f.count, f.sealed)).collect();
+        assert_eq!(files, [(4, 2, 2, true), (5, 4, 2, true), (9, 2, 1, false)]);
+        assert_eq!(rolling.unsealed(), 1);
     }
 
     fn durable(rolling: &Rolling<()>, partition: i32, taken: i64) -> i64 {

@@ -1,6 +1,6 @@
 //! The dependency direction of the workspace, checked against `cargo metadata`.
 //!
-//! `core` ← everything. Connectors, transforms and plugins see `core` only. `connect/*` never sees the broker, only its
+//! `core` ← everything. Transforms and plugins see `core` only, connectors the formats too. `connect/*` never sees the broker, only its
 //! wire format. Only the binary composes.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aqueduct-runtime", &["aqueduct-core", "aqueduct-client", "aqueduct-convert"]),
     ("aqueduct-api", &["aqueduct-core", "aqueduct-runtime"]),
     ("aqueduct-pipeline", &["aqueduct-core"]),
-    ("aqueduct-connector-", &["aqueduct-core"]),
+    ("aqueduct-format-", &["aqueduct-core"]),
+    ("aqueduct-connector-", &["aqueduct-core", "aqueduct-format-parquet"]),
     ("aqueduct-transforms", &["aqueduct-core"]),
     ("aqueduct-plugin-host", &["aqueduct-core"]),
     ("xtask", &[]),
