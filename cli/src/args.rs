@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::io;
+pub(crate) mod kafka;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,18 @@ pub(crate) enum Command {
     Check(Check),
     /// Run the log alone
     Broker(Broker),
+    /// List, describe, create, change, trim and delete topics
+    Topics(kafka::Topics),
+    /// List, describe and delete consumer groups, see their lag, set their offsets
+    Groups(kafka::Groups),
+    /// Write records from standard input or files to a topic
+    Produce(kafka::Produce),
+    /// Print the records of topics
+    Consume(kafka::Consume),
+    /// Show and change settings of topics, brokers and groups
+    Configs(kafka::Configs),
+    /// Show the brokers of a cluster and what they can do
+    Cluster(kafka::ClusterInfo),
     /// Print completions for a shell
     Completions(Completions),
 }
@@ -77,6 +90,9 @@ pub(crate) struct Broker {
     /// Listen beyond loopback although nothing is authenticated
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Print where it listens as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) log: Logging,
 }
@@ -114,19 +130,23 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn print(&self) {
-        clap_complete::generate(self.shell, &mut Args::command(), "aqueduct", &mut io::stdout());
+    /// The text to be read by the shell.
+    pub(crate) fn text(&self) -> String {
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut Args::command(), "aqueduct", &mut text);
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Log")]
 pub(crate) struct Logging {
     /// Form of the log on standard error
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     /// Least level that is logged, or a filter such as `info,aqueduct_broker=debug` [default: `info` for `broker`, else
     /// `warn`]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
 }
 

@@ -9,6 +9,7 @@ use aqueduct_api::{LogConfig, MetricsSource};
 use aqueduct_broker::{Broker, BrokerConfig, Handle, HostPort};
 use aqueduct_pipeline::yaml;
 use prometheus_client::registry::Registry;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,10 +41,16 @@ pub(crate) async fn broker(args: args::Broker) -> Result<(), Failure> {
     let data = config.data_dir.clone();
     let broker = Broker::start(config).await.map_err(|error| Failure::failed(chain(&error)))?;
     let data = data.canonicalize().unwrap_or(data);
-    println!("kafka  {}", broker.addr());
-    println!("data   {}", data.display());
-    if let Ok(address) = metrics.local_addr() {
-        println!("http   http://{address}/metrics");
+    let http = metrics.local_addr().ok().map(|address| format!("http://{address}/metrics"));
+    if args.json {
+        let started = json!({ "event": "started", "kafka": broker.addr(), "data": data, "metrics": http });
+        println!("{started}");
+    } else {
+        println!("kafka  {}", broker.addr());
+        println!("data   {}", data.display());
+        if let Some(http) = http {
+            println!("http   {http}");
+        }
     }
     let (stop, serving) = serve(metrics, &broker);
     let name = signals.next().await;

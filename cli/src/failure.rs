@@ -20,6 +20,14 @@ impl Failure {
         Self { code: 2, message: message.into() }
     }
 
+    /// Standard output cannot be written. A reader that has seen enough is no failure.
+    pub(crate) fn output(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self { code: 0, message: String::new() },
+            _ => Self::failed(format!("cannot write to standard output: {error}")),
+        }
+    }
+
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }

@@ -25,7 +25,8 @@ pub(crate) fn init(logging: &Logging, default: &str, screen: &Arc<Screen>) -> Re
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match logging.log_format {
         LogFormat::Text => {
-            let ansi = io::stderr().is_terminal();
+            let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let ansi = io::stderr().is_terminal() && !refused;
             let layer = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer);
             registry.with(layer).try_init()
         }

@@ -8,6 +8,7 @@ mod banner;
 mod broker;
 mod check;
 mod failure;
+mod kafka;
 mod listen;
 mod live;
 mod logging;
@@ -45,10 +46,7 @@ fn main() -> ExitCode {
 
 fn start(args: Args, screen: &Arc<Screen>) -> Result<(), Failure> {
     match args.command {
-        Command::Completions(completions) => {
-            completions.print();
-            Ok(())
-        }
+        Command::Completions(completions) => kafka::print(&completions.text()),
         Command::Check(check) => {
             logging::init(&check.log, "warn", screen)?;
             check::check(&check)
@@ -56,6 +54,30 @@ fn start(args: Args, screen: &Arc<Screen>) -> Result<(), Failure> {
         Command::Run(run) => {
             logging::init(&run.log, "warn", screen)?;
             on_runtime(run::run(run, Arc::clone(screen)))
+        }
+        Command::Topics(topics) => {
+            logging::init(&topics.cluster.log, "warn", screen)?;
+            on_runtime(kafka::topics::topics(topics))
+        }
+        Command::Groups(groups) => {
+            logging::init(&groups.cluster.log, "warn", screen)?;
+            on_runtime(kafka::groups::groups(groups))
+        }
+        Command::Produce(produce) => {
+            logging::init(&produce.cluster.log, "warn", screen)?;
+            on_runtime(kafka::produce::produce(produce))
+        }
+        Command::Consume(consume) => {
+            logging::init(&consume.cluster.log, "warn", screen)?;
+            on_runtime(kafka::consume::consume(consume))
+        }
+        Command::Configs(configs) => {
+            logging::init(&configs.cluster.log, "warn", screen)?;
+            on_runtime(kafka::configs::configs(configs))
+        }
+        Command::Cluster(cluster) => {
+            logging::init(&cluster.cluster.log, "warn", screen)?;
+            on_runtime(kafka::cluster::cluster(cluster))
         }
         Command::Broker(broker) => {
             logging::init(&broker.log, "info", screen)?;

@@ -1,5 +1,6 @@
 //! The command line from outside: the quickstart, wrong input of every kind, REST, signals.
 
+mod data;
 mod quickstart;
 mod rest;
 mod wrong_input;

@@ -26,6 +26,12 @@ impl ClientSettings {
         Self { bootstrap: bootstrap.into(), common: BTreeMap::new() }
     }
 
+    /// The largest record that is sent.
+    pub fn message_max_bytes(&self) -> usize {
+        let given = self.common.get("message.max.bytes").and_then(|given| given.parse().ok());
+        given.unwrap_or(MESSAGE_MAX_BYTES)
+    }
+
     /// Whether the library knows every one of the further settings.
     pub fn check(&self) -> aqueduct_core::Result<()> {
         let made = self.base("check").create_native_config();

@@ -86,13 +86,17 @@ impl Connection {
             client_software_name: "aqueduct".into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
         };
-        let frame = self.wire.exchange(3, &request, deadline).await?;
+        // Version 4 tells of every feature; 3 is answered by brokers since Apache Kafka 2.4, 0 by all.
+        let frame = self.wire.exchange(4, &request, deadline).await?;
         // A broker that does not know the version answers in version 0, which begins the same way.
         let too_new = frame.get(4..6) == Some(&ErrorCode::UnsupportedVersion.code().to_be_bytes()[..]);
         let response = if too_new {
-            self.wire.call(0, &request, deadline).await?
+            let known = self.wire.decode::<ApiVersionsRequest>(0, frame)?;
+            let known = known.api_keys.iter().find(|api| api.api_key == ApiKey::ApiVersions.code());
+            let version = if known.is_some_and(|api| api.max_version >= 3) { 3 } else { 0 };
+            self.wire.call(version, &request, deadline).await?
         } else {
-            self.wire.decode::<ApiVersionsRequest>(3, frame)?
+            self.wire.decode::<ApiVersionsRequest>(4, frame)?
         };
         let code = ErrorCode::from_code(response.error_code);
         code.ok().map_err(|code| {
