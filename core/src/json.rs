@@ -10,7 +10,7 @@ mod schema;
 mod slice;
 
 pub use decode::decode;
-pub use encode::{encode, encode_text};
+pub use encode::{Style, encode, encode_as, encode_text};
 pub use schema::{fingerprint, schema_from_json, schema_to_json};
 pub use slice::{Paths, Splicer};
 
@@ -27,7 +27,7 @@ pub fn validate(text: &Bytes) -> Result<Bytes> {
 }
 
 /// The envelope of JsonConverter with `schemas.enable=true`: `{"schema":…,"payload":…}`.
-pub fn encode_with_schema(datum: &crate::Datum) -> Result<Bytes> {
+pub fn encode_with_schema(datum: &crate::Datum, style: Style) -> Result<Bytes> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"{\"schema\":");
     match datum.schema() {
@@ -35,7 +35,7 @@ pub fn encode_with_schema(datum: &crate::Datum) -> Result<Bytes> {
         None => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"payload\":");
-    out.extend_from_slice(&datum.to_json()?);
+    out.extend_from_slice(&datum.to_json_as(style)?);
     out.push(b'}');
     Ok(out.into())
 }

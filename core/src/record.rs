@@ -124,14 +124,25 @@ impl Datum {
 
     /// The datum as plain JSON text, the consumed bytes where they are untouched.
     pub fn to_json(&self) -> Result<Bytes> {
+        self.to_json_as(json::Style::default())
+    }
+
+    /// The same in a style. Untouched bytes are written anew where their schema makes a difference.
+    pub fn to_json_as(&self, style: json::Style) -> Result<Bytes> {
         match &self.body {
-            Body::Json(text) => Ok(text.clone()),
-            Body::Value(value) => {
-                let mut out = Vec::with_capacity(256);
-                json::encode(&mut out, value, self.schema.as_deref())?;
-                Ok(out.into())
+            Body::Json(text) if style == json::Style::default() || self.schema.is_none() => Ok(text.clone()),
+            Body::Json(text) => {
+                let value = json::decode(text, self.schema.as_deref())?;
+                self.encoded(&value, style)
             }
+            Body::Value(value) => self.encoded(value, style),
         }
+    }
+
+    fn encoded(&self, value: &Value, style: json::Style) -> Result<Bytes> {
+        let mut out = Vec::with_capacity(256);
+        json::encode_as(&mut out, value, self.schema.as_deref(), style)?;
+        Ok(out.into())
     }
 
     /// Memory held, in bytes, roughly.

@@ -17,14 +17,15 @@ const BOTH_FIELDS: &str = "JsonConverter with schemas.enable requires \"schema\"
 #[derive(Debug)]
 pub struct JsonEnvelope {
     schemas: bool,
+    style: json::Style,
     /// The schema read last, by its text: all records of a topic usually bear the same.
     last: Mutex<Option<(Bytes, Option<SchemaRef>)>>,
 }
 
 impl JsonEnvelope {
-    /// With `schemas.enable`.
-    pub fn new(schemas: bool) -> Self {
-        Self { schemas, last: Mutex::new(None) }
+    /// With `schemas.enable`, `decimal.format` and `replace.null.with.default`.
+    pub fn new(schemas: bool, style: json::Style) -> Self {
+        Self { schemas, style, last: Mutex::new(None) }
     }
 
     fn schema(&self, text: &str) -> Result<Option<SchemaRef>> {
@@ -72,7 +73,11 @@ impl Converter for JsonEnvelope {
         if datum.is_null() && datum.schema().is_none() {
             return Ok(None);
         }
-        if self.schemas { json::encode_with_schema(datum).map(Some) } else { datum.to_json().map(Some) }
+        if self.schemas {
+            json::encode_with_schema(datum, self.style).map(Some)
+        } else {
+            datum.to_json_as(self.style).map(Some)
+        }
     }
 
     fn decode(&self, _topic: &str, part: Part, consumed: &Consumed, _headers: &mut Headers) -> Result<Datum> {
@@ -94,6 +99,29 @@ mod tests {
 
     use super::*;
 
+    const CONNECT: json::Style = json::Style { base64_decimals: true, null_as_default: true };
+
+    #[test]
+    fn decimals_and_nulls_are_written_as_connect_does() {
+        let decimal = aqueduct_core::logical::decimal_schema(2);
+        let price = Field::new("price", decimal.shared());
+        let with_default = Schema::new(Type::String).optional().default_value(Value::from("new"));
+        let state = Field::new("state", with_default.shared());
+        let schema = Schema::structure("o", vec![price, state]).shared();
+        let value = Value::Struct(vec![Value::Bytes(Bytes::from_static(&[0x04, 0xd2])), Value::Null]);
+        let plain =
+            Datum::json(Some(Arc::clone(&schema)), Bytes::from_static(br#"{"price":12.34,"state":null}"#));
+        for datum in [Datum::new(schema, value), plain] {
+            let write = |style| {
+                let bytes =
+                    JsonEnvelope::new(false, style).encode("t", Part::Value, &datum, &mut Headers::new());
+                String::from_utf8(bytes.expect("encodes").expect("no null").to_vec()).expect("UTF-8")
+            };
+            assert_eq!(write(CONNECT), r#"{"price":"BNI=","state":"new"}"#);
+            assert_eq!(write(json::Style::default()), r#"{"price":12.34,"state":null}"#);
+        }
+    }
+
     fn read(converter: &JsonEnvelope, text: &'static str) -> Result<Datum> {
         let consumed = Consumed { value: Some(Bytes::from_static(text.as_bytes())), ..Consumed::default() };
         converter.decode("t", Part::Value, &consumed, &mut Headers::new())
@@ -101,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_envelope_survives() {
-        let converter = JsonEnvelope::new(true);
+        let converter = JsonEnvelope::new(true, CONNECT);
         let id = Field::new("id", Schema::new(Type::Int32).shared());
         let datum =
             Datum::new(Schema::structure("o", vec![id]).shared(), Value::Struct(vec![Value::Int32(5)]));
@@ -114,15 +142,16 @@ mod tests {
 
     #[test]
     fn plain_json_in_place_of_an_envelope_is_told_apart() {
-        let error = read(&JsonEnvelope::new(true), r#"{"id":5}"#).expect_err("no envelope");
+        let error = read(&JsonEnvelope::new(true, CONNECT), r#"{"id":5}"#).expect_err("no envelope");
         assert!(error.message().contains("schemas.enable=false"));
-        let mut datum = read(&JsonEnvelope::new(false), r#"{"id":5}"#).expect("plain");
+        let mut datum = read(&JsonEnvelope::new(false, CONNECT), r#"{"id":5}"#).expect("plain");
         assert_eq!(datum.value().expect("decodes").get("id"), Some(&Value::Int64(5)));
     }
 
     #[test]
     fn an_empty_schema_is_none() {
-        let datum = read(&JsonEnvelope::new(true), r#"{"schema":null,"payload":"x"}"#).expect("decodes");
+        let datum =
+            read(&JsonEnvelope::new(true, CONNECT), r#"{"schema":null,"payload":"x"}"#).expect("decodes");
         assert!(datum.schema().is_none());
     }
 }

@@ -213,7 +213,8 @@ mod tests {
         let position = whole[999].position.clone().expect("the last of a batch has the position");
         let mut second = task(&config, vec![position]).await;
         let rest = second.poll().await.expect("records");
-        assert_eq!(rest[..], whole[1000..2000]);
+        let seen = |records: &[SourceRecord]| format!("{records:?}");
+        assert_eq!(seen(&rest), seen(&whole[1000..2000]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,9 +5,27 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::{Error, Result, Schema, Type, Value, logical};
 
+/// What JsonConverter lets its users choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// `decimal.format=BASE64`: Decimals as the base64 of their unscaled bytes instead of numbers.
+    pub base64_decimals: bool,
+    /// `replace.null.with.default`: a null whose schema has a default is written as that default.
+    pub null_as_default: bool,
+}
+
 /// Appends `value` as JSON to `out`.
 pub fn encode(out: &mut Vec<u8>, value: &Value, schema: Option<&Schema>) -> Result<()> {
+    encode_as(out, value, schema, Style::default())
+}
+
+/// The same in a style.
+pub fn encode_as(out: &mut Vec<u8>, value: &Value, schema: Option<&Schema>, style: Style) -> Result<()> {
     match value {
+        Value::Null if style.null_as_default => match schema.and_then(|schema| schema.default.as_ref()) {
+            Some(default) if !default.is_null() => return encode_as(out, default, schema, style),
+            _ => out.extend_from_slice(b"null"),
+        },
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
@@ -18,10 +36,10 @@ pub fn encode(out: &mut Vec<u8>, value: &Value, schema: Option<&Schema>) -> Resu
         Value::Float32(v) => float(out, f64::from(*v), v),
         Value::Float64(v) => float(out, *v, v),
         Value::String(v) => encode_text(out, v),
-        Value::Bytes(v) => bytes(out, v, schema),
-        Value::Array(items) => return array(out, items, schema),
-        Value::Map(entries) => return map(out, entries, schema),
-        Value::Struct(values) => return structure(out, values, schema),
+        Value::Bytes(v) => bytes(out, v, schema, style),
+        Value::Array(items) => return array(out, items, schema, style),
+        Value::Map(entries) => return map(out, entries, schema, style),
+        Value::Struct(values) => return structure(out, values, schema, style),
     }
     Ok(())
 }
@@ -45,8 +63,10 @@ fn float<T: serde::Serialize>(out: &mut Vec<u8>, wide: f64, v: &T) {
     }
 }
 
-fn bytes(out: &mut Vec<u8>, v: &[u8], schema: Option<&Schema>) {
-    if let Some(scale) = schema.and_then(logical::decimal_scale) {
+fn bytes(out: &mut Vec<u8>, v: &[u8], schema: Option<&Schema>, style: Style) {
+    if !style.base64_decimals
+        && let Some(scale) = schema.and_then(logical::decimal_scale)
+    {
         out.extend_from_slice(logical::decimal_text(v, scale).as_bytes());
         return;
     }
@@ -55,7 +75,7 @@ fn bytes(out: &mut Vec<u8>, v: &[u8], schema: Option<&Schema>) {
     out.push(b'"');
 }
 
-fn array(out: &mut Vec<u8>, items: &[Value], schema: Option<&Schema>) -> Result<()> {
+fn array(out: &mut Vec<u8>, items: &[Value], schema: Option<&Schema>, style: Style) -> Result<()> {
     let element = match schema.map(|s| &s.ty) {
         Some(Type::Array(element)) => Some(&**element),
         _ => None,
@@ -65,13 +85,13 @@ fn array(out: &mut Vec<u8>, items: &[Value], schema: Option<&Schema>) -> Result<
         if i > 0 {
             out.push(b',');
         }
-        encode(out, item, element)?;
+        encode_as(out, item, element, style)?;
     }
     out.push(b']');
     Ok(())
 }
 
-fn map(out: &mut Vec<u8>, entries: &[(Value, Value)], schema: Option<&Schema>) -> Result<()> {
+fn map(out: &mut Vec<u8>, entries: &[(Value, Value)], schema: Option<&Schema>, style: Style) -> Result<()> {
     let (key_schema, value_schema) = match schema.map(|s| &s.ty) {
         Some(Type::Map(key, value)) => (Some(&**key), Some(&**value)),
         _ => (None, None),
@@ -83,14 +103,14 @@ fn map(out: &mut Vec<u8>, entries: &[(Value, Value)], schema: Option<&Schema>) -
             out.push(b',');
         }
         if object {
-            encode(out, key, key_schema)?;
+            encode_as(out, key, key_schema, style)?;
             out.push(b':');
-            encode(out, value, value_schema)?;
+            encode_as(out, value, value_schema, style)?;
         } else {
             out.push(b'[');
-            encode(out, key, key_schema)?;
+            encode_as(out, key, key_schema, style)?;
             out.push(b',');
-            encode(out, value, value_schema)?;
+            encode_as(out, value, value_schema, style)?;
             out.push(b']');
         }
     }
@@ -98,7 +118,7 @@ fn map(out: &mut Vec<u8>, entries: &[(Value, Value)], schema: Option<&Schema>) -
     Ok(())
 }
 
-fn structure(out: &mut Vec<u8>, values: &[Value], schema: Option<&Schema>) -> Result<()> {
+fn structure(out: &mut Vec<u8>, values: &[Value], schema: Option<&Schema>, style: Style) -> Result<()> {
     let fields = schema.map(Schema::fields).unwrap_or_default();
     if fields.len() != values.len() {
         return Err(Error::bad_record(format!(
@@ -114,7 +134,7 @@ fn structure(out: &mut Vec<u8>, values: &[Value], schema: Option<&Schema>) -> Re
         }
         encode_text(out, &field.name);
         out.push(b':');
-        encode(out, value, Some(&field.schema))?;
+        encode_as(out, value, Some(&field.schema), style)?;
     }
     out.push(b'}');
     Ok(())

@@ -129,7 +129,7 @@ fn envelope(datum: &Datum) -> Option<Bytes> {
     if datum.is_null() && datum.schema().is_none() {
         return None;
     }
-    match json::encode_with_schema(datum) {
+    match json::encode_with_schema(datum, json::Style::default()) {
         Ok(bytes) => Some(bytes),
         Err(error) => Some(Bytes::from(format!("not encodable as JSON: {}", error.full()))),
     }
