@@ -20,6 +20,9 @@ pub enum WireError {
     /// An array announces more elements than there are bytes left.
     #[error("array of `{len}` elements in `{left}` bytes")]
     ArrayTooLong { len: usize, left: usize },
+    /// Its elements are small on the wire and large in memory.
+    #[error("the elements of its arrays would take more than {limit} bytes")]
+    TooManyElements { limit: usize },
     /// A string is not UTF-8.
     #[error("string is not valid UTF-8")]
     NotUtf8,

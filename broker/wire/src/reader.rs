@@ -1,7 +1,8 @@
 //! A bounded reader of Kafka's primitive types over one frame.
 //!
 //! **Invariant:** a read either stays within the frame or is an error; strings and bytes are slices of the frame;
-//! an array never reserves more memory up front than there are bytes left.
+//! an array never reserves more memory up front than there are bytes left, and all arrays of a frame together hold no
+//! more than the largest frame does.
 
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
@@ -9,16 +10,22 @@ use uuid::Uuid;
 
 use crate::error::{Result, WireError};
 
+/// The most that the elements of all arrays of a frame may take once they are read. An element of two bytes on the wire
+/// can take a hundred in memory; real messages stay far below.
+pub const MAX_ELEMENT_BYTES: usize = 100 << 20;
+
 /// Reads the fields of one message in order.
 #[derive(Debug, Clone)]
 pub struct Reader {
     buf: Bytes,
+    /// What further elements may take.
+    room: usize,
 }
 
 impl Reader {
     /// Reads from the start of `frame`.
     pub fn new(frame: Bytes) -> Self {
-        Self { buf: frame }
+        Self { buf: frame, room: MAX_ELEMENT_BYTES }
     }
 
     /// How many bytes are left.
@@ -173,6 +180,13 @@ impl Reader {
         self.nullable_bytes(flexible)?.ok_or(WireError::UnexpectedNull(field))
     }
 
+    /// Takes the memory of `len` elements from what the frame may hold.
+    pub(crate) fn claim<T>(&mut self, len: usize) -> Result<()> {
+        let room = len.checked_mul(size_of::<T>()).and_then(|bytes| self.room.checked_sub(bytes));
+        self.room = room.ok_or(WireError::TooManyElements { limit: MAX_ELEMENT_BYTES })?;
+        Ok(())
+    }
+
     /// An array that may be null, element by element.
     pub fn nullable_array<T>(
         &mut self,
@@ -186,6 +200,7 @@ impl Reader {
         if len > left {
             return Err(WireError::ArrayTooLong { len, left });
         }
+        self.claim::<T>(len)?;
         let mut elements = Vec::with_capacity(len.min(left / size_of::<T>().max(1)));
         for _ in 0..len {
             elements.push(element(self)?);
@@ -217,8 +232,9 @@ impl Reader {
         for _ in 0..self.uvarint()? {
             let tag = self.uvarint()?;
             let len = self.uvarint()? as usize;
-            let mut value = Self::new(self.take(len)?);
+            let mut value = Self { buf: self.take(len)?, room: self.room };
             field(tag, &mut value)?;
+            self.room = value.room;
         }
         Ok(())
     }

@@ -127,6 +127,7 @@ fn headers(r: &mut Reader) -> Result<Vec<Header>> {
     if len > r.remaining() / 2 {
         return Err(WireError::ArrayTooLong { len, left: r.remaining() });
     }
+    r.claim::<Header>(len)?;
     let mut headers = Vec::new();
     for _ in 0..len {
         let key = var_bytes(r)?.ok_or(WireError::UnexpectedNull("header key"))?;

@@ -5,8 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use aqueduct_wire::reader::MAX_ELEMENT_BYTES;
 use aqueduct_wire::{
-    ApiKey, BatchBuilder, BatchError, Bytes, Compression, Reader, RecordBatch, Request, Response,
+    ApiKey, BatchBuilder, BatchError, Bytes, Compression, Reader, RecordBatch, Request, Response, WireError,
 };
 
 /// What a decoded message may hold for each byte of its input: an empty string takes one byte on the wire and 32 here.
@@ -121,6 +122,20 @@ fn decoding_a_message_holds_no_more_than_a_multiple_of_its_bytes() {
     }
     // Inputs that are all refused at once would show nothing.
     assert!(decoded > 1000 && worst > 8, "{decoded} were decoded, the worst held {worst} times its bytes");
+}
+
+/// Names of one byte, which take many times that once they are read.
+#[test]
+fn a_large_frame_of_small_elements_is_refused() {
+    const ELEMENTS: usize = 8 << 20;
+    let mut bytes = vec![1; 2 * ELEMENTS];
+    // A compact length: one more than there are.
+    bytes[..4].copy_from_slice(&[0x81, 0x80, 0x80, 0x04]);
+    bytes.extend([0; 8]);
+    let bytes = Bytes::from(bytes);
+    let (held, read) = peak(|| Request::decode(ApiKey::Metadata, 9, &mut Reader::new(bytes)));
+    assert_eq!(read, Err(WireError::TooManyElements { limit: MAX_ELEMENT_BYTES }));
+    assert!(held < FIXED, "{held} held");
 }
 
 #[test]
