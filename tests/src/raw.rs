@@ -6,12 +6,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use aqueduct_wire::{RecordSet, RequestMessage};
 use aqueduct_wire::frame::{decode_response, encode_request};
 use aqueduct_wire::messages::{
     FetchPartition, FetchRequest, FetchTopic, OffsetCommitRequest, OffsetCommitRequestPartition,
     OffsetCommitRequestTopic, PartitionProduceData, ProduceRequest, TopicProduceData,
 };
+use aqueduct_wire::{RecordSet, RequestMessage};
 use bytes::Bytes;
 
 /// A connection.
