@@ -5,6 +5,7 @@ mod capture;
 mod cli;
 mod clients;
 mod dead_letters;
+mod hostile;
 mod kills;
 mod log_compaction;
 mod log_dump;
