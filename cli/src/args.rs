@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod kafka;
+pub(crate) mod pipelines;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,15 +23,23 @@ pub(crate) enum Command {
     Run(Run),
     /// Check pipeline files, without starting anything
     Check(Check),
+    /// Run the tests of pipeline files, without a log and without the systems that they connect
+    Test(pipelines::Test),
+    /// What this binary can run: sources, sinks, steps, converters, and their keys
+    Plugins(pipelines::Plugins),
     /// Run the log alone
     Broker(Broker),
     /// List, describe, create, change, trim and delete topics
+    #[command(after_long_help = kafka::TOPICS_EXAMPLES)]
     Topics(kafka::Topics),
     /// List, describe and delete consumer groups, see their lag, set their offsets
+    #[command(after_long_help = kafka::GROUPS_EXAMPLES)]
     Groups(kafka::Groups),
     /// Write records from standard input or files to a topic
+    #[command(after_long_help = kafka::PRODUCE_EXAMPLES)]
     Produce(kafka::Produce),
     /// Print the records of topics
+    #[command(after_long_help = kafka::CONSUME_EXAMPLES)]
     Consume(kafka::Consume),
     /// Show and change settings of topics, brokers and groups
     Configs(kafka::Configs),

@@ -9,13 +9,18 @@ use crate::pipelines::{self, Outcome};
 
 pub(crate) fn check(args: &args::Check) -> Result<(), Failure> {
     let outcome = pipelines::plan(&args.files, &crate::registry::registry(), Mode::Check);
-    if args.json {
-        println!("{}", report(&outcome));
-    } else {
-        print(&outcome);
-    }
+    show(&outcome, args.json);
     // The findings are the output; there is nothing to add on standard error.
     if outcome.findings.is_empty() { Ok(()) } else { Err(Failure::usage("")) }
+}
+
+/// Prints the findings.
+pub(crate) fn show(outcome: &Outcome, json: bool) {
+    if json {
+        println!("{}", report(outcome));
+    } else {
+        print(outcome);
+    }
 }
 
 fn print(outcome: &Outcome) {
@@ -44,7 +49,13 @@ fn report(outcome: &Outcome) -> serde_json::Value {
     let warnings: Vec<_> = outcome.plans.iter().flat_map(|plan| &plan.warnings).map(finding).collect();
     let pipeline = |plan: &Plan| {
         let names: Vec<&str> = plan.connectors.iter().map(|connector| connector.name.as_str()).collect();
-        json!({ "file": plan.file, "pipeline": plan.pipeline, "connectors": names, "topics": plan.topics })
+        json!({
+            "file": plan.file,
+            "pipeline": plan.pipeline,
+            "connectors": names,
+            "topics": plan.topics,
+            "tests": plan.tests.len(),
+        })
     };
     let pipelines: Vec<_> = outcome.plans.iter().map(pipeline).collect();
     json!({ "ok": findings.is_empty(), "errors": findings, "warnings": warnings, "pipelines": pipelines })

@@ -12,11 +12,14 @@ mod kafka;
 mod listen;
 mod live;
 mod logging;
+mod output;
 mod pipelines;
+mod plugins;
 mod registry;
 mod run;
 mod screen;
 mod signals;
+mod test;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,6 +54,11 @@ fn start(args: Args, screen: &Arc<Screen>) -> Result<(), Failure> {
             logging::init(&check.log, "warn", screen)?;
             check::check(&check)
         }
+        Command::Test(test) => {
+            logging::init(&test.log, "warn", screen)?;
+            on_runtime(test::test(test))
+        }
+        Command::Plugins(args) => plugins::plugins(&args.command),
         Command::Run(run) => {
             logging::init(&run.log, "warn", screen)?;
             on_runtime(run::run(run, Arc::clone(screen)))

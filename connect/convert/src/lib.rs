@@ -15,6 +15,7 @@ mod envelope;
 mod header;
 mod plain;
 mod schema_cache;
+mod specs;
 mod store;
 
 pub use by_reference::{JsonByReference, KEY_SCHEMA_HEADER, VALUE_SCHEMA_HEADER};
@@ -22,4 +23,5 @@ pub use choose::ConverterKind;
 pub use envelope::JsonEnvelope;
 pub use header::{decode_header, encode_header};
 pub use plain::{BytesConverter, StringConverter};
+pub use specs::specs;
 pub use store::{Fingerprint, MemorySchemaStore, SchemaStore};

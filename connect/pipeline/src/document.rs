@@ -15,6 +15,7 @@ pub(crate) struct Document<'a> {
     pub(crate) topic: Option<&'a Node>,
     pub(crate) sinks: Vec<(Text<'a>, Section<'a>)>,
     pub(crate) on_error: Option<&'a Node>,
+    pub(crate) tests: Option<&'a Node>,
     pub(crate) start: Position,
 }
 
@@ -52,7 +53,7 @@ pub(crate) fn read<'a>(root: &'a Node, findings: &mut Findings) -> Option<Docume
         findings.add(root.at, "this file is empty; a pipeline starts with `version: 1` and `pipeline: NAME`");
         return None;
     }
-    let keys = ["version", "pipeline", "source", "topic", "sinks", "on_error"];
+    let keys = ["version", "pipeline", "source", "topic", "sinks", "on_error", "tests"];
     let fields = Fields::read(root, "a pipeline", &keys, findings)?;
     version(&fields, root.at, findings);
     let name = fields.get("pipeline").and_then(|pair| text(&pair.value, "pipeline", findings));
@@ -63,10 +64,11 @@ pub(crate) fn read<'a>(root: &'a Node, findings: &mut Findings) -> Option<Docume
     let sinks = fields.get("sinks").map(|pair| sinks(&pair.value, findings)).unwrap_or_default();
     let topic = fields.get("topic").map(|pair| &pair.value);
     let on_error = fields.get("on_error").map(|pair| &pair.value);
+    let tests = fields.get("tests").map(|pair| &pair.value);
     if fields.get("source").is_none() && fields.get("sinks").is_none() {
         findings.add(root.at, "a pipeline needs a `source`, `sinks`, or both");
     }
-    Some(Document { name, source, topic, sinks, on_error, start: root.at })
+    Some(Document { name, source, topic, sinks, on_error, tests, start: root.at })
 }
 
 fn version(fields: &Fields<'_>, start: Position, findings: &mut Findings) {

@@ -13,10 +13,12 @@ use aqueduct_core::component::Connector;
 use aqueduct_core::config::Config;
 
 use crate::Components;
+use crate::cases::{self, Reads, TestCase};
 use crate::document::{self, Document, Text};
 use crate::finding::{Finding, Findings, Position};
 use crate::yaml;
 use section::Checked;
+pub(crate) use settings::{on_error_def, topic_def};
 
 /// How strict planning is about references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub struct Plan {
     pub topic_config: BTreeMap<String, String>,
     /// The source, then the sinks in the order of the file.
     pub connectors: Vec<ConnectorPlan>,
+    /// What `aqueduct test` runs.
+    pub tests: Vec<TestCase>,
     /// What could not be checked.
     pub warnings: Vec<Finding>,
 }
@@ -156,6 +160,7 @@ impl Planner<'_> {
             connector.config.insert("name".into(), connector.name.clone());
             connector.config.insert("aqueduct.pipeline".into(), shown.to_owned());
         }
+        let tests = self.tests(document, shown, &connectors);
         let topics = match feed {
             Feed::Topics(topics) => topics,
             Feed::None | Feed::Prefix(_) | Feed::Unknown => Vec::new(),
@@ -168,8 +173,24 @@ impl Planner<'_> {
             replication: settings.replication,
             topic_config: settings.topic_config,
             connectors,
+            tests,
             warnings: Vec::new(),
         })
+    }
+
+    fn tests(
+        &mut self,
+        document: &Document<'_>,
+        pipeline: &str,
+        connectors: &[ConnectorPlan],
+    ) -> Vec<TestCase> {
+        let Some(node) = document.tests else { return Vec::new() };
+        let reads = document.sinks.iter().map(|(sink, _)| {
+            let connector = format!("{pipeline}-{}", sink.text);
+            let config = connectors.iter().find(|plan| plan.name == connector).map(|plan| &plan.config);
+            Reads::new(sink.text, connector, config)
+        });
+        cases::read(node, &reads.collect::<Vec<_>>(), &mut self.findings)
     }
 
     /// Names become parts of topic and group names, so they have Kafka's alphabet.

@@ -13,6 +13,7 @@ mod framework;
 mod handle;
 mod herder;
 mod metrics;
+mod rehearsal;
 mod runtime;
 mod secrets;
 mod status;
@@ -22,10 +23,13 @@ mod topics;
 mod validate;
 mod view;
 
+pub use aqueduct_client::ConsumedRecord;
+pub use aqueduct_convert::{MemorySchemaStore, SchemaStore, specs as converters};
 pub use config::{Applied, ConnectorPlan, Origin, PipelinePlan, RestTrust, RuntimeConfig, TopicPlan};
 pub use error::RuntimeError;
 pub use framework::FrameworkConfig;
 pub use handle::RuntimeHandle;
+pub use rehearsal::{Failed, Rehearsal, Rehearsed};
 pub use runtime::Runtime;
 pub use secrets::ReferenceResolver;
 pub use status::{

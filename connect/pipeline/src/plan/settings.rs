@@ -23,7 +23,7 @@ pub(super) struct Settings {
     dead_letters: bool,
 }
 
-fn topic_def() -> ConfigDef {
+pub(crate) fn topic_def() -> ConfigDef {
     ConfigDef::new([
         ConfigKey::new("partitions", ConfigType::Int { min: 1, max: 10_000 }, "partitions of each topic"),
         ConfigKey::new("replication", ConfigType::Int { min: 1, max: 100 }, "replicas of each partition"),
@@ -45,7 +45,7 @@ fn topic_def() -> ConfigDef {
     ])
 }
 
-fn on_error_def() -> ConfigDef {
+pub(crate) fn on_error_def() -> ConfigDef {
     ConfigDef::new([
         ConfigKey::new(
             "retry.attempts",

@@ -213,7 +213,7 @@ const GOLDEN: &[(&str, &[&str])] = &[
     (
         "[]",
         &[
-            "1:1: a pipeline takes a mapping with `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`, not a list",
+            "1:1: a pipeline takes a mapping with `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`, `tests`, not a list",
         ],
     ),
     (
@@ -287,9 +287,9 @@ const GOLDEN: &[(&str, &[&str])] = &[
         &["4:3: without a `source`, a sink names its `topics` under `with`"],
     ),
     (
-        "HEADSOURCEtests: []\n",
+        "HEADSOURCEmetrics: []\n",
         &[
-            "8:1: unknown key `tests`; a pipeline has `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`",
+            "8:1: unknown key `metrics`; a pipeline has `version`, `pipeline`, `source`, `topic`, `sinks`, `on_error`, `tests`",
         ],
     ),
     ("HEADsource:\n  use: [\n", &["5:1: broken yaml"]),

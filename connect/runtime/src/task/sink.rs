@@ -3,6 +3,7 @@
 //! **Invariant:** an offset is committed only when the task says that everything before it is durable, and every dead
 //! letter before it is acknowledged.
 
+pub(crate) mod decode;
 mod letters;
 
 use std::collections::BTreeSet;
@@ -13,16 +14,15 @@ use aqueduct_client::{
     Batch, ConsumedRecord, ConsumerEvent, GroupConsumer, GroupConsumerConfig, KafkaProducer, LogConsumer,
     LogProducer, Subscription,
 };
-use aqueduct_convert::decode_header;
-use aqueduct_core::converter::{Converter, Part};
 use aqueduct_core::sink::{Offsets, SinkContext, SinkRecord, SinkTask, TopicPartition};
-use aqueduct_core::{Error, ErrorKind, Header, Record, Result, failpoint};
+use aqueduct_core::{Error, ErrorKind, Record, Result, failpoint};
 use tokio::time::Instant;
 
+use self::decode::Decoder;
 use super::TaskSetup;
 use super::dead_letter::DeadLetters;
 use super::refused::{Handle, Refused};
-use super::steps::{Failure, Stage, Steps};
+use super::steps::Steps;
 use super::watch::{Positions, watch};
 use crate::metrics::Call;
 
@@ -115,8 +115,7 @@ struct SinkLoop {
     commit_due: Instant,
     flush_interval: Duration,
     steps: Steps,
-    key: Arc<dyn Converter>,
-    value: Arc<dyn Converter>,
+    decoder: Decoder,
     letters: Option<DeadLetters>,
     letter_producer: Option<KafkaProducer>,
     /// Dead-lettered records of the batch in hand: putting it again writes no second letter.
@@ -146,8 +145,7 @@ impl SinkLoop {
                 &setup.shared.registry,
                 framework.retry,
             )?,
-            key,
-            value,
+            decoder: Decoder::new(key, value),
             letters: framework.dead_letter_topic.as_deref().map(|topic| DeadLetters {
                 topic: topic.into(),
                 connector: setup.connector.to_string(),
@@ -349,17 +347,7 @@ impl SinkLoop {
 
     /// Converters and steps; bad records become dead letters here.
     async fn prepare(&mut self, setup: &TaskSetup, records: &[ConsumedRecord]) -> Result<Vec<SinkRecord>> {
-        let consumed: Vec<_> = records.iter().map(|record| &*record.consumed).collect();
-        self.key.prepare_decode(&consumed).await?;
-        self.value.prepare_decode(&consumed).await?;
-        let mut decoded = Vec::with_capacity(records.len());
-        let mut failed = Vec::new();
-        for (index, record) in records.iter().enumerate() {
-            match self.decode(record) {
-                Ok(record) => decoded.push((index, record)),
-                Err(failure) => failed.push((index, failure)),
-            }
-        }
+        let (decoded, mut failed) = self.decoder.decode(records).await?;
         let passed = self.steps.apply(decoded, &setup.stats, setup.stop.token()).await?;
         failed.extend(passed.failed.into_iter().map(|(index, _, failure)| (index, failure)));
         let letters = failed.into_iter().map(|(index, failure)| (records[index].clone(), failure)).collect();
@@ -374,31 +362,6 @@ impl SinkLoop {
             }
         };
         Ok(passed.records.into_iter().map(sink).collect())
-    }
-
-    fn decode(&self, consumed: &ConsumedRecord) -> Result<Record, Failure> {
-        let bytes = &consumed.consumed;
-        let mut headers = bytes
-            .headers
-            .iter()
-            .map(|(name, value)| Header { name: name.clone(), value: decode_header(value.as_ref()) })
-            .collect();
-        let failed = |stage, class: &str| {
-            let class = class.to_owned();
-            move |error| Failure { stage, step: None, class, error }
-        };
-        let key = self.key.decode(&consumed.topic, Part::Key, bytes, &mut headers);
-        let key = key.map_err(failed(Stage::KeyConverter, "key.converter"))?;
-        let value = self.value.decode(&consumed.topic, Part::Value, bytes, &mut headers);
-        let value = value.map_err(failed(Stage::ValueConverter, "value.converter"))?;
-        Ok(Record {
-            topic: Arc::clone(&consumed.topic),
-            partition: Some(consumed.partition),
-            key,
-            value,
-            headers,
-            timestamp: consumed.timestamp,
-        })
     }
 
     /// Puts, and buries what the task refused, whether the put succeeded or not: a record is refused once.
