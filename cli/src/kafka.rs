@@ -15,6 +15,7 @@ mod table;
 pub(crate) mod topics;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use aqueduct_client::{ClientSettings, Cluster, Refused, TopicInfo};
@@ -40,7 +41,8 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) async fn connect(flags: &ClusterFlags) -> Result<Self, Failure> {
         let mut settings = ClientSettings::new(flags.brokers.join(","));
-        for (key, value) in &flags.property {
+        let file = flags.client_config.as_deref().map(properties).transpose()?.unwrap_or_default();
+        for (key, value) in file.iter().chain(&flags.property) {
             match key.as_str() {
                 "bootstrap.servers" | "metadata.broker.list" => settings.bootstrap.clone_from(value),
                 _ => drop(settings.common.insert(key.clone(), value.clone())),
@@ -86,6 +88,21 @@ impl Session {
         let topics = self.topics(std::slice::from_ref(&name.to_owned())).await?;
         topics.into_iter().next().ok_or_else(|| Failure::failed(format!("topic `{name}`: no answer")))
     }
+}
+
+/// The settings of a file, as librdkafka's tools and Kafka's have them.
+fn properties(path: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let wrong = |line: usize, why: &str| Failure::usage(format!("{}:{line}: {why}", path.display()));
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let settings = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    settings
+        .map(|(at, line)| match line.split_once('=') {
+            Some((key, value)) => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            None => Err(wrong(at + 1, "write `KEY=VALUE`")),
+        })
+        .collect()
 }
 
 fn unknown_topic(name: &str, known: &[String]) -> String {

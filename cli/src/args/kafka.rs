@@ -8,6 +8,32 @@ use clap::{Subcommand, ValueEnum};
 use super::Logging;
 use crate::kafka::position::Position;
 
+pub(crate) const TOPICS_EXAMPLES: &str = "\
+Examples:
+  aqueduct topics create orders -p 6 -c retention.ms=604800000
+  aqueduct topics alter orders --set cleanup.policy=compact --unset retention.ms
+  aqueduct topics trim orders --before '7d ago'
+  aqueduct topics offsets orders --at 2026-01-31T08:00Z --json";
+
+pub(crate) const GROUPS_EXAMPLES: &str = "\
+Examples:
+  aqueduct groups describe billing
+  aqueduct groups reset-offsets billing --topic orders --to '2h ago'          shows what would change
+  aqueduct groups reset-offsets billing --topic orders:0,3 --to earliest --yes";
+
+pub(crate) const PRODUCE_EXAMPLES: &str = "\
+Examples:
+  echo 'alice:hello' | aqueduct produce orders -K : -H source=shop
+  aqueduct produce orders --input json -z zstd records.jsonl
+  aqueduct consume orders -e --json | aqueduct produce copy --input json -p -1";
+
+pub(crate) const CONSUME_EXAMPLES: &str = "\
+Examples:
+  aqueduct consume orders -o -10 -e                          the last ten records of each partition
+  aqueduct consume orders -o '2h ago' -f '%D %k=%s\\n'       from two hours ago on, with time and key
+  aqueduct consume 'shop\\..*' --regex --json | jq .value    several topics, one object a line
+  aqueduct consume orders -g audit -c 1000                   as a member of a group that commits";
+
 /// Where the cluster is. Flags of every command for clusters.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Cluster")]
@@ -16,9 +42,12 @@ pub(crate) struct ClusterFlags {
     #[arg(short, long, value_name = "HOST:PORT", env = "AQUEDUCT_BROKERS", global = true)]
     #[arg(default_value = "127.0.0.1:9092", value_delimiter = ',')]
     pub(crate) brokers: Vec<String>,
-    /// A setting of the client, by librdkafka's name (repeatable): `security.protocol=SASL_SSL`
+    /// A setting of the client, by librdkafka's name (repeatable): `security.protocol=sasl_ssl`, `linger.ms=50`
     #[arg(short = 'X', value_name = "KEY=VALUE", global = true, value_parser = pair)]
     pub(crate) property: Vec<(String, String)>,
+    /// File of such settings, one a line; `#` begins a comment, `-X` goes before
+    #[arg(short = 'F', long, value_name = "FILE", global = true)]
+    pub(crate) client_config: Option<PathBuf>,
     /// How long a request may take; for `produce`, how long a record may wait for its acknowledgement
     #[arg(long, value_name = "DURATION", default_value = "15s", global = true, value_parser = super::duration)]
     pub(crate) timeout: Duration,

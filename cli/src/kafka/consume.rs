@@ -268,7 +268,7 @@ impl Run {
             }
         }
         let done = std::mem::take(&mut self.unwritten).into_iter().flat_map(|(topic, partitions)| {
-            let tp = move |partition| TopicPartition { topic: topic.clone(), partition };
+            let tp = move |partition| TopicPartition { topic: Topic::clone(&topic), partition };
             partitions.into_iter().map(move |(partition, offset)| (tp(partition), offset))
         });
         self.reader.done(done);

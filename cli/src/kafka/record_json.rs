@@ -67,7 +67,7 @@ pub(super) fn read(topic: &Topic, line: &[u8]) -> Result<ProducerRecord, String>
     if field("value").is_none() && field("value_base64").is_none() {
         return Err("it has no `value`; write `null` for a tombstone".into());
     }
-    let mut record = ProducerRecord::new(topic.clone(), bytes("key", &field)?, bytes("value", &field)?);
+    let mut record = ProducerRecord::new(Topic::clone(topic), bytes("key", &field)?, bytes("value", &field)?);
     if let Some(raw) = field("headers") {
         record.headers = headers(raw)?;
     }

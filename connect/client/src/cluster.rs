@@ -11,6 +11,7 @@ mod connection;
 mod group_offsets;
 mod groups;
 mod offsets;
+mod scram;
 mod security;
 mod topics;
 
@@ -155,6 +156,8 @@ impl Cluster {
                     cluster.refresh(deadline).await?;
                     return Ok(cluster);
                 }
+                // Another broker would refuse it, too.
+                Err(error) if !error.is_retriable() => return Err(error),
                 Err(error) => causes.push(error.full()),
             }
         }

@@ -379,7 +379,7 @@ fn wrong_flags_are_refused_before_anything_is_asked() {
         (&["consume", "t", "-g", "g", "-o", "5"], "reset-offsets"),
         (&["consume", "a,b", "-g", "g", "-e"], "one topic"),
         (&["topics", "ls", "-X", "no.such=1"], "no.such"),
-        (&["topics", "ls", "-X", "security.protocol=SASL_PLAINTEXT"], "security.protocol"),
+        (&["topics", "ls", "-X", "security.protocol=SASL_PLAINTEXT"], "SCRAM-SHA-256"),
         (&["groups", "reset-offsets", "g", "--to", "earliest"], "--topic"),
     ];
     for (args, expect) in cases {

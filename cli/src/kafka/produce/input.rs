@@ -87,13 +87,15 @@ impl Shape {
     fn record(&self, piece: &[u8]) -> Result<ProducerRecord, String> {
         let mut record = match (self.input, &self.key_separator) {
             (Input::Json, _) => record_json::read(&self.topic, piece)?,
-            (_, None) => ProducerRecord::new(self.topic.clone(), None, Some(Bytes::copy_from_slice(piece))),
+            (_, None) => {
+                ProducerRecord::new(Topic::clone(&self.topic), None, Some(Bytes::copy_from_slice(piece)))
+            }
             (_, Some(separator)) => {
                 let at = piece.windows(separator.len()).position(|window| window == separator);
                 let at = at.ok_or("the key separator is not in it")?;
                 let (key, value) = (&piece[..at], &piece[at + separator.len()..]);
                 let copy = |bytes| Some(Bytes::copy_from_slice(bytes));
-                ProducerRecord::new(self.topic.clone(), copy(key), copy(value))
+                ProducerRecord::new(Topic::clone(&self.topic), copy(key), copy(value))
             }
         };
         if self.key.is_some() {

@@ -67,7 +67,7 @@ impl Cluster {
             let response = self.call(To::Coordinator(group), &request, 2..=9, deadline).await?;
             let outcomes = response.topics.iter().flat_map(|topic| {
                 let name = Topic::from(&*topic.name);
-                topic.partitions.iter().map(move |p| (name.clone(), p.partition_index, p.error_code))
+                topic.partitions.iter().map(move |p| (Topic::clone(&name), p.partition_index, p.error_code))
             });
             let outcomes = by_partition(outcomes);
             match moving(outcomes.values().filter_map(|outcome| outcome.as_ref().err())) {
@@ -106,7 +106,10 @@ impl Cluster {
                 Ok(()) => {
                     let outcomes = response.topics.iter().flat_map(|topic| {
                         let name = Topic::from(&*topic.name);
-                        topic.partitions.iter().map(move |p| (name.clone(), p.partition_index, p.error_code))
+                        topic
+                            .partitions
+                            .iter()
+                            .map(move |p| (Topic::clone(&name), p.partition_index, p.error_code))
                     });
                     return Ok(Ok(by_partition(outcomes)));
                 }

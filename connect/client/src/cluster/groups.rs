@@ -225,7 +225,7 @@ fn partitions<'a>(topics: impl Iterator<Item = (&'a str, &'a [i32])>) -> Vec<Top
     let mut all = Vec::new();
     for (name, partitions) in topics {
         let topic = Topic::from(name);
-        all.extend(partitions.iter().map(|p| TopicPartition { topic: topic.clone(), partition: *p }));
+        all.extend(partitions.iter().map(|p| TopicPartition { topic: Topic::clone(&topic), partition: *p }));
     }
     all.sort();
     all

@@ -64,7 +64,7 @@ impl Cluster {
                 for topic in &response.topics {
                     let name = Topic::from(&*topic.name);
                     for p in &topic.partitions {
-                        let tp = TopicPartition { topic: name.clone(), partition: p.partition_index };
+                        let tp = TopicPartition { topic: Topic::clone(&name), partition: p.partition_index };
                         let known = |number: i64| Some(number).filter(|number| *number >= 0);
                         let found = Found { offset: known(p.offset), timestamp: known(p.timestamp) };
                         done.insert(tp, Refused::check(p.error_code, None).map(|()| found));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aqueduct_core::sink::{Offsets, TopicPartition};
-use aqueduct_core::{Error, Result};
+use aqueduct_core::{Error, Result, Topic};
 use aqueduct_wire::messages::{
     CreatableTopic, CreatableTopicConfig, CreatePartitionsRequest, CreatePartitionsTopic,
     CreateTopicsRequest, DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic, DeleteTopicState,
@@ -35,8 +35,9 @@ impl TopicInfo {
 
     /// All of its partitions.
     pub fn each(&self) -> impl Iterator<Item = TopicPartition> + '_ {
-        let topic = aqueduct_core::Topic::from(self.name.as_str());
-        let name = move |p: &PartitionInfo| TopicPartition { topic: topic.clone(), partition: p.partition };
+        let topic = Topic::from(self.name.as_str());
+        let name =
+            move |p: &PartitionInfo| TopicPartition { topic: Topic::clone(&topic), partition: p.partition };
         self.partitions.iter().map(name)
     }
 }
@@ -241,9 +242,9 @@ impl Cluster {
             let request = DeleteRecordsRequest { topics, timeout_ms: self.timeout_ms() };
             let response = self.call(To::Node(leader), &request, 0..=2, deadline).await?;
             for topic in &response.topics {
-                let name = aqueduct_core::Topic::from(&*topic.name);
+                let name = Topic::from(&*topic.name);
                 for p in &topic.partitions {
-                    let tp = TopicPartition { topic: name.clone(), partition: p.partition_index };
+                    let tp = TopicPartition { topic: Topic::clone(&name), partition: p.partition_index };
                     done.insert(tp, Refused::check(p.error_code, None).map(|()| p.low_watermark));
                 }
             }
