@@ -1,0 +1,18 @@
+//! zstd: no input makes more than the limit.
+
+#![no_main]
+
+use aqueduct_wire::{Bytes, Compression};
+use libfuzzer_sys::fuzz_target;
+
+const LIMIT: usize = 1 << 16;
+
+fuzz_target!(|data: &[u8]| {
+    let input = Bytes::copy_from_slice(data);
+    if let Ok(output) = Compression::Zstd.decompress(&input, LIMIT) {
+        assert!(output.len() <= LIMIT);
+    }
+    // The other way round: what is compressed is read back.
+    let packed = Compression::Zstd.compress(input.clone()).expect("everything can be compressed");
+    assert_eq!(Compression::Zstd.decompress(&packed, input.len()), Ok(input));
+});
