@@ -19,6 +19,26 @@ const PIPELINE: usize = 4;
 /// An answer may be put off by the request itself, as a fetch that waits; the connection is given up then.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// What the mutator starts from reaches its handlers: each frame as it is gets an answer.
+#[test]
+fn every_advertised_api_and_version_answers() -> Result<()> {
+    let victim = Victim::start()?;
+    topic::create(&victim.process.kafka, frames::TOPIC, 2, &[])?;
+    let mut asked = Vec::new();
+    for frame in frames::all(&victim.process.kafka)? {
+        let mut stream = victim.connect()?;
+        stream.write_all(&u32::try_from(frame.len())?.to_be_bytes())?;
+        stream.write_all(&frame)?;
+        asked.push((stream, frame));
+    }
+    for (mut stream, frame) in asked {
+        let mut head = [0; 8];
+        stream.read_exact(&mut head).with_context(|| format!("no answer to {frame:?}"))?;
+        ensure!(head[4..] == frame[4..8], "{head:?} is the answer to another request than {frame:?}");
+    }
+    victim.survives()
+}
+
 #[test]
 fn changed_frames_of_every_api_and_version_are_survived() -> Result<()> {
     let seconds = number("AQUEDUCT_MUTATE_SECONDS", 10);
