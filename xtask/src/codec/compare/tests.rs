@@ -58,7 +58,7 @@ fn every_kind_of_difference_is_found_and_named() {
 #[test]
 fn notation_is_as_in_kafka() {
     if !machine::has("mvn") {
-        not_run("the notation beside Kafka's message definitions", "mvn");
+        not_run("the notation beside Kafka's message definitions", "maven");
         return;
     }
     let files = read_notation(&machine::root().join("broker/wire/messages")).unwrap();
