@@ -19,6 +19,8 @@ use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use crate::workload::Workload;
 
 const BUCKET: &str = "lake";
+/// What the example says about the format.
+const JSON: &str = "format: json";
 
 /// Everything that one test needs, running.
 pub struct Scene {
@@ -37,12 +39,21 @@ pub struct Scene {
 impl Scene {
     /// Servers, a table of `rows` rows, an empty bucket. `None`, said by name, where a server is missing.
     pub fn new(test: &str, rows: i64) -> Option<(Self, Workload)> {
-        let postgres = Postgres::start(test)?;
-        let s3 = S3::start(test)?;
-        Some(Self::with(postgres, s3, rows).expect("the servers take the set-up"))
+        Self::of(test, rows, JSON)
     }
 
-    fn with(postgres: Postgres, s3: S3, rows: i64) -> Result<(Self, Workload)> {
+    /// The same with Parquet instead of JSON lines.
+    pub fn parquet(test: &str, rows: i64) -> Option<(Self, Workload)> {
+        Self::of(test, rows, "format: { parquet: { compression: zstd } }")
+    }
+
+    fn of(test: &str, rows: i64, format: &str) -> Option<(Self, Workload)> {
+        let postgres = Postgres::start(test)?;
+        let s3 = S3::start(test)?;
+        Some(Self::with(postgres, s3, rows, format).expect("the servers take the set-up"))
+    }
+
+    fn with(postgres: Postgres, s3: S3, rows: i64, format: &str) -> Result<(Self, Workload)> {
         let runtime = Runtime::new()?;
         let (pool, workload) = runtime.block_on(async {
             s3.create_bucket(BUCKET).await?;
@@ -50,7 +61,7 @@ impl Scene {
             anyhow::Ok((postgres.pool(2).await?, workload))
         })?;
         let dir = tempfile::tempdir()?;
-        let file = pipeline(dir.path())?;
+        let file = pipeline(dir.path(), format)?;
         let start = Start::run(dir.path(), &[&file])
             .env("DATABASE_URL", postgres.url())
             .env("S3_ENDPOINT", s3.endpoint())
@@ -104,6 +115,11 @@ impl Scene {
         }
     }
 
+    /// The names of all objects.
+    pub fn objects(&self) -> Result<Vec<String>> {
+        self.runtime.block_on(self.s3.keys(BUCKET, ""))
+    }
+
     fn number(&self, sql: &'static str) -> Result<Option<i64>> {
         let row = self.runtime.block_on(sqlx::query(sql).fetch_optional(&self.pool))?;
         Ok(row.and_then(|row| row.get::<Option<i64>, _>(0)))
@@ -145,13 +161,14 @@ impl Changing {
 }
 
 /// The example pipeline with objects that come sooner, and the operation, which the checker wants to know.
-fn pipeline(dir: &Path) -> Result<PathBuf> {
+fn pipeline(dir: &Path, format: &str) -> Result<PathBuf> {
     let text = std::fs::read_to_string(root().join("configs/postgres-to-s3.yaml"))?;
     let quick = text
         .replace("age: 10s", "age: 1s")
+        .replace(JSON, format)
         .replace("with: { deletes: rewrite }", "with: { deletes: rewrite, add.fields: op }");
     ensure!(
-        quick.contains("age: 1s") && quick.contains("add.fields"),
+        quick.contains("age: 1s") && quick.contains("add.fields") && quick.contains(format),
         "the example pipeline has changed; mend this test"
     );
     let file = dir.join("postgres-to-s3.yaml");

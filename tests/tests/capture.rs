@@ -88,3 +88,25 @@ fn outage(mut scene: Scene, workload: aqueduct_tests::workload::Workload) -> Res
     );
     scene.judge(&workload, &process, Duration::from_secs(120)).map(drop)
 }
+
+#[test]
+fn postgres_into_parquet_has_no_difference() {
+    let rows = std::env::var("AQUEDUCT_PARQUET_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
+    let test = "postgres_into_parquet_has_no_difference";
+    let Some((scene, workload)) = Scene::parquet(test, rows) else { return };
+    parquet(&scene, workload, rows).expect("no difference");
+}
+
+fn parquet(scene: &Scene, workload: aqueduct_tests::workload::Workload, rows: i64) -> Result<()> {
+    let changing = scene.change(workload, 200);
+    let process = scene.start.start()?;
+    eventually("the stream runs", Duration::from_secs(60), || scene.lag().is_ok_and(|lag| lag < 1 << 20))?;
+    std::thread::park_timeout(Duration::from_secs(2));
+    let (mut workload, transactions) = changing.finish(scene)?;
+    ensure!(transactions > 20, "only {transactions} transactions");
+    scene.runtime.block_on(workload.insert_many(rows, 300))?;
+    scene.judge(&workload, &process, Duration::from_secs(120))?;
+    let objects = scene.objects()?;
+    ensure!(objects.iter().all(|key| key.ends_with(".parquet")), "{objects:?}");
+    Ok(())
+}

@@ -9,13 +9,17 @@ use aqueduct_core::config::{
 use aqueduct_core::lines::Nulls;
 use aqueduct_core::rolling::RollSettings;
 use aqueduct_core::template::{PathTemplate, check_path};
-use aqueduct_core::{Error, Result};
+use aqueduct_core::{Error, Result, SchemaRef};
+use aqueduct_format_parquet::Compression;
 
-/// The end of every object's name.
-pub(crate) const EXTENSION: &str = "jsonl";
+use crate::format::{Codec, Format};
+use crate::schema;
 
 /// The smallest part S3 takes, but for an upload's last.
 pub(crate) const MIN_PART: usize = 5 << 20;
+
+/// Row groups, where the config does not say.
+const ROW_GROUP: usize = 8 << 20;
 
 /// The most parts S3 takes in one object.
 const MAX_PARTS: u64 = 10_000;
@@ -25,8 +29,8 @@ pub(crate) fn spec() -> Spec {
         name: "s3",
         aliases: &[],
         version: env!("CARGO_PKG_VERSION"),
-        summary: "Writes JSON lines as objects of an S3 bucket.",
-        config: ConfigDef::new(server_keys().into_iter().chain(object_keys())),
+        summary: "Writes JSON lines or Parquet as objects of an S3 bucket.",
+        config: ConfigDef::new(server_keys().into_iter().chain(object_keys()).chain(format_keys())),
     }
 }
 
@@ -81,7 +85,7 @@ fn server_keys() -> [ConfigKey; 8] {
     ]
 }
 
-fn object_keys() -> [ConfigKey; 9] {
+fn object_keys() -> [ConfigKey; 8] {
     [
         ConfigKey::new(
             "path",
@@ -92,8 +96,8 @@ fn object_keys() -> [ConfigKey; 9] {
         .default("{topic}/")
         .importance(Importance::High)
         .check(check_path),
-        ConfigKey::new("format", ConfigType::Enum(&["json"]), "Format of the objects: JSON lines.").default("json"),
-        ConfigKey::new("roll.size", ConfigType::Size, "An object of this size is completed.").default("128MiB"),
+        ConfigKey::new("roll.size", ConfigType::Size, "An object of this size, before compression, is completed.")
+            .default("128MiB"),
         ConfigKey::new(
             "roll.count",
             ConfigType::Int { min: 0, max: i64::MAX },
@@ -112,7 +116,7 @@ fn object_keys() -> [ConfigKey; 9] {
             "nulls",
             ConfigType::Enum(Nulls::WORDS),
             "What to do about null values: `fail` makes them bad records, `ignore` leaves them out, `write` writes \
-             `null`.",
+             `null`, which only JSON lines can.",
         )
         .default("fail"),
         ConfigKey::new(
@@ -135,6 +139,47 @@ fn object_keys() -> [ConfigKey; 9] {
             .default("8MiB")
             .importance(Importance::Low)
             .check(|text| at_least(text, MIN_PART as u64)),
+    ]
+}
+
+fn format_keys() -> [ConfigKey; 5] {
+    [
+        ConfigKey::new(
+            "format",
+            ConfigType::Enum(&["json", "parquet"]),
+            "Format of the objects: JSON lines, or Parquet, for which records need a schema. Default: `json`, and \
+             `parquet` where a key of it is given.",
+        ),
+        ConfigKey::new(
+            "compression",
+            ConfigType::Enum(&["none", "gzip", "zstd"]),
+            "How JSON lines are compressed; objects are then named `.jsonl.gz` or `.jsonl.zst`. Default: `none`.",
+        )
+        .aliases(&["format.json.compression", "s3.compression.type", "file.compression.type"]),
+        ConfigKey::new(
+            "parquet.compression",
+            ConfigType::Enum(&["none", "snappy", "zstd"]),
+            "How the pages of Parquet are compressed. Default: `zstd`.",
+        )
+        .aliases(&["format.parquet.compression", "parquet.codec"]),
+        ConfigKey::new(
+            "parquet.row_group",
+            ConfigType::Size,
+            "Size of Parquet's row groups before encoding. Every open object holds as much in memory, so raise \
+             `memory` with it. Default: `8MiB`.",
+        )
+        .aliases(&["format.parquet.row_group"])
+        .importance(Importance::Low)
+        .check(|text| at_least(text, 64 << 10)),
+        ConfigKey::new(
+            "schema",
+            ConfigType::Json,
+            "For Parquet of records that have no schema: their fields as a list of `name:type`, with `?` behind the type \
+             where null is allowed (`[id:int64, name:string?]`; boolean, int8 to int64, float, double, string, bytes, \
+             date, time, timestamp, `decimal(10,2)`), or Connect's JSON of the schema. Fields that it does not name are \
+             left out.",
+        )
+        .check(schema::check),
     ]
 }
 
@@ -176,6 +221,9 @@ pub(crate) struct S3Config {
     /// A buffer of this size is uploaded as a part.
     pub(crate) part: usize,
     pub(crate) rolls: RollSettings,
+    pub(crate) format: Format,
+    /// Schema of records that have none.
+    pub(crate) schema: Option<SchemaRef>,
 }
 
 impl S3Config {
@@ -217,14 +265,70 @@ impl S3Config {
             // A little less, so that a buffer that grows by doubling does not double once more for the last line.
             part: (part_size - part_size / 64).max(MIN_PART),
             rolls: RollSettings::new(path, values)?,
+            format: format(values)?,
+            schema: values.opt_json("schema")?.map(schema::parse).transpose().map_err(Error::bad_config)?,
         })
     }
+}
+
+fn format(values: &Values) -> Result<Format> {
+    if !is_parquet(values)? {
+        return Ok(Format::Lines(match values.opt_text("compression")? {
+            Some("gzip") => Codec::Gzip,
+            Some("zstd") => Codec::Zstd,
+            _ => Codec::None,
+        }));
+    }
+    let compression = match values.opt_text("parquet.compression")? {
+        Some("none") => Compression::None,
+        Some("snappy") => Compression::Snappy,
+        _ => Compression::Zstd,
+    };
+    let row_group = values.opt_size("parquet.row_group")?.map_or(ROW_GROUP, |size| size.as_usize());
+    Ok(Format::Parquet(compression, row_group))
+}
+
+fn is_parquet(values: &Values) -> Result<bool> {
+    Ok(match values.opt_text("format")? {
+        Some(word) => word == "parquet",
+        None => {
+            values.opt_text("parquet.compression")?.is_some()
+                || values.opt_size("parquet.row_group")?.is_some()
+        }
+    })
+}
+
+/// Keys that the format has no use for.
+fn format_problems(values: &Values) -> Result<Vec<Problem>> {
+    let parquet = is_parquet(values)?;
+    let given = [
+        ("compression", values.opt_text("compression")?.is_some(), false),
+        ("parquet.compression", values.opt_text("parquet.compression")?.is_some(), true),
+        ("parquet.row_group", values.opt_size("parquet.row_group")?.is_some(), true),
+        ("schema", values.opt_json("schema")?.is_some(), true),
+    ];
+    let useless = given.into_iter().filter(|(_, given, of_parquet)| *given && *of_parquet != parquet);
+    let mut problems: Vec<Problem> = useless
+        .map(|(key, _, of_parquet)| match of_parquet {
+            true => {
+                Problem::new(key, format!("`{key}` is for `format: parquet`; set that, or remove the key"))
+            }
+            false => {
+                Problem::new(key, format!("`{key}` is for `format: json`; Parquet has `parquet.compression`"))
+            }
+        })
+        .collect();
+    if parquet && values.text("nulls")? == "write" {
+        let message = "`nulls`: Parquet has no row that is null; set it to `fail` or `ignore`";
+        problems.push(Problem::new("nulls", message));
+    }
+    Ok(problems)
 }
 
 /// Problems that no key has alone.
 pub(crate) fn validate(config: &ResolvedConfig, spec: &Spec) -> Vec<Problem> {
     let Ok(values) = spec.config.parse(config) else { return Vec::new() };
-    let mut problems = Vec::new();
+    let mut problems = format_problems(&values).unwrap_or_default();
     let has = |key| matches!(values.opt_password(key), Ok(Some(_)));
     if has("access_key") != has("secret_key") {
         let missing = if has("access_key") { "secret_key" } else { "access_key" };
@@ -267,5 +371,25 @@ mod tests {
         );
         assert_eq!(problems(&[("bucket", "lake"), ("access_key", "a")]), ["secret_key"]);
         assert_eq!(problems(&[("bucket", "lake"), ("roll.size", "1TiB")]), ["roll.size"]);
+    }
+
+    #[test]
+    fn the_format_follows_from_its_keys_and_refuses_those_of_another() {
+        let format = |keys: &[(&str, &str)]| {
+            let keys = keys.iter().chain(&[("bucket", "lake")]);
+            let config: Config = keys.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            format(&spec().config.parse(&plain(&config)).expect("valid")).expect("valid")
+        };
+        assert_eq!(format(&[]), Format::Lines(Codec::None));
+        assert_eq!(format(&[("compression", "gzip")]), Format::Lines(Codec::Gzip));
+        assert_eq!(format(&[("format", "parquet")]), Format::Parquet(Compression::Zstd, ROW_GROUP));
+        let snappy = Format::Parquet(Compression::Snappy, ROW_GROUP);
+        assert_eq!(format(&[("format.parquet.compression", "snappy")]), snappy, "as pipelines nest it");
+        let wrong = |keys: &[(&str, &str)]| problems(&[&[("bucket", "lake")], keys].concat());
+        assert_eq!(wrong(&[("format", "json"), ("parquet.compression", "zstd")]), ["parquet.compression"]);
+        assert_eq!(wrong(&[("format", "parquet"), ("compression", "zstd")]), ["compression"]);
+        assert_eq!(wrong(&[("format", "parquet"), ("nulls", "write")]), ["nulls"]);
+        assert_eq!(wrong(&[("schema", r#"["id:int64"]"#)]), ["schema"]);
+        assert_eq!(wrong(&[("format", "parquet"), ("schema", r#"["id:number"]"#)]), ["schema"]);
     }
 }

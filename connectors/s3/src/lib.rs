@@ -1,6 +1,6 @@
-//! `s3`: a sink that writes JSON lines as objects of an S3 bucket.
+//! `s3`: a sink that writes JSON lines or Parquet as objects of an S3 bucket.
 //!
-//! Objects are named `<path><topic>+<partition>+<first offset>.jsonl`. Offsets are committed once the objects are
+//! Objects are named `<path><topic>+<partition>+<first offset>.jsonl` (`.jsonl.gz`, `.jsonl.zst`, `.parquet`). Offsets are committed once the objects are
 //! there. What was written before a crash is found again by name, size and checksum; where the content differs, the
 //! records are written once more as `….<n>.jsonl`: a duplicate, never a loss.
 //!
@@ -8,7 +8,9 @@
 //! `conditional_writes: false`) has a random part in its name.
 
 mod config;
+mod format;
 mod orphans;
+mod schema;
 mod sink;
 mod store;
 mod upload;

@@ -8,15 +8,19 @@ use aqueduct_core::rolling::is_name_of;
 use aqueduct_core::sink::TopicPartition;
 use aqueduct_core::template::PathTemplate;
 
-use crate::config::EXTENSION;
 use crate::store::Store;
 
 /// Aborts those of the given partitions; none of them has an upload of this task under way.
-pub(crate) async fn abort(store: &Store, path: &PathTemplate, partitions: &[TopicPartition]) -> Result<()> {
+pub(crate) async fn abort(
+    store: &Store,
+    path: &PathTemplate,
+    extension: &str,
+    partitions: &[TopicPartition],
+) -> Result<()> {
     let mut marker = Some((None, None));
     while let Some(from) = marker {
         let (uploads, next) = store.pending(path.literal_prefix(), from.clone()).await?;
-        for upload in uploads.iter().filter(|upload| is_own(&upload.key, path, partitions)) {
+        for upload in uploads.iter().filter(|upload| is_own(&upload.key, path, extension, partitions)) {
             tracing::info!(key = %upload.key, "aborting a multipart upload that was never completed");
             store.abort(&upload.key, &upload.id).await?;
         }
@@ -26,9 +30,9 @@ pub(crate) async fn abort(store: &Store, path: &PathTemplate, partitions: &[Topi
     Ok(())
 }
 
-fn is_own(key: &str, path: &PathTemplate, partitions: &[TopicPartition]) -> bool {
+fn is_own(key: &str, path: &PathTemplate, extension: &str, partitions: &[TopicPartition]) -> bool {
     let (dir, name) = key.split_at(key.rfind('/').map_or(0, |slash| slash + 1));
-    path.matches(dir) && partitions.iter().any(|origin| is_name_of(name, origin, EXTENSION))
+    path.matches(dir) && partitions.iter().any(|origin| is_name_of(name, origin, extension))
 }
 
 #[cfg(test)]
@@ -40,7 +44,8 @@ mod tests {
     #[test]
     fn only_own_keys_match() {
         let path = PathTemplate::parse("lake/{topic}/").expect("valid");
-        let own = |key| is_own(key, &path, &[TopicPartition { topic: Arc::from("t"), partition: 1 }]);
+        let own =
+            |key| is_own(key, &path, "jsonl", &[TopicPartition { topic: Arc::from("t"), partition: 1 }]);
         assert!(own("lake/t/t+1+00000000000000000000.jsonl"));
         assert!(own("lake/t/t+1+00000000000000000000.3.jsonl"));
         for other in [

@@ -1,6 +1,6 @@
-//! The sink task: records to lines, full buffers to uploads, finished uploads to committed offsets.
+//! The sink task: records to pieces, full pieces to uploads, finished uploads to committed offsets.
 //!
-//! Each object is uploaded by one background task at a time, so encoding goes on while parts travel. Memory is bounded
+//! Each object is encoded and uploaded by one background task at a time, so gathering goes on while parts travel. Memory is bounded
 //! by the ceiling; beyond it `put` waits. During an outage `put` answers retriable before it takes anything.
 //!
 //! **Invariant:** an upload is either with its file or with its background task, never lost between the two; a call that
@@ -11,20 +11,24 @@ use std::time::{Duration, Instant};
 
 use aqueduct_core::component::Spec;
 use aqueduct_core::config::{Problem, ResolvedConfig};
-use aqueduct_core::rolling::{FileId, Rolled, Rolling, Taken};
+use aqueduct_core::rolling::{Buffer as _, FileId, Rolled, Rolling, Taken};
 use aqueduct_core::sink::{Offsets, SinkConnector, SinkContext, SinkRecord, SinkTask, TopicPartition};
 use aqueduct_core::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::config::{EXTENSION, MIN_PART, S3Config, spec, validate};
+use crate::config::{S3Config, spec, validate};
+use crate::format::{Gathering, Piece};
 use crate::orphans;
 use crate::store::Store;
-use crate::upload::{Chunk, Names, Upload};
+use crate::upload::{Names, Upload};
 
 /// Requests at once.
 const PARALLEL: usize = 8;
+
+/// Objects encoded at once; each needs memory for what it makes besides what it takes.
+const ENCODERS: usize = 2;
 
 /// How long `stop` waits for uploads under way, and how long it then tries to abort them.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -49,11 +53,15 @@ impl SinkConnector for S3Sink {
         let config = S3Config::new(&SPEC.parse(config)?)?;
         Ok(Box::new(Task {
             store: Arc::new(Store::new(&config)),
-            rolling: Rolling::new(config.rolls.clone()),
+            rolling: Rolling::gathering(
+                config.rolls.clone(),
+                Gathering::new(config.format, config.rolls.lines, config.schema.clone()),
+            ),
             ceiling: config.memory.unwrap_or(usize::MAX),
             running: JoinSet::new(),
             aborting: JoinSet::new(),
             permits: Arc::new(Semaphore::new(PARALLEL)),
+            encoders: Arc::new(Semaphore::new(ENCODERS)),
             uploading: 0,
             failed: None,
             unchecked: Vec::new(),
@@ -66,10 +74,18 @@ impl SinkConnector for S3Sink {
 /// What is kept with an object that is not in the bucket.
 #[derive(Debug, Default)]
 struct Body {
-    /// Chunks cut while the upload was under way.
-    queue: Vec<Chunk>,
+    /// Pieces cut while the upload was under way.
+    queue: Vec<Piece>,
     /// Where the upload is.
     upload: Place,
+}
+
+impl Body {
+    /// Memory held, but for what a background task has.
+    fn held(&self) -> usize {
+        let queued: usize = self.queue.iter().map(Piece::held).sum();
+        queued + if let Place::Here(upload) = &self.upload { upload.held() } else { 0 }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -92,12 +108,13 @@ struct Outcome {
 struct Task {
     config: S3Config,
     store: Arc<Store>,
-    rolling: Rolling<Body>,
+    rolling: Rolling<Body, Gathering>,
     ceiling: usize,
     running: JoinSet<Outcome>,
     aborting: JoinSet<()>,
     permits: Arc<Semaphore>,
-    /// Memory held by chunks.
+    encoders: Arc<Semaphore>,
+    /// Memory held by uploads and what waits for them.
     uploading: usize,
     /// An upload failed, and no later try has succeeded.
     failed: Option<Error>,
@@ -137,17 +154,17 @@ impl SinkTask for Task {
         self.reap();
         self.recover().await?;
         let now = now();
+        let piece = self.config.format.piece(self.config.part);
         self.rolling.begin();
         for record in records {
-            self.rolling.next(&record).into_iter().for_each(|id| self.send(id));
+            self.rolling.next(&record).into_iter().for_each(|id| self.send(id, piece));
             if self.held() > self.ceiling {
                 self.make_room().await?;
             }
             match self.rolling.take(record, now) {
                 Taken::Written(id) => {
-                    let part = self.config.part;
-                    if self.rolling.get_mut(id).is_some_and(|file| file.buffered() >= part) {
-                        self.send(id);
+                    if self.rolling.get_mut(id).is_some_and(|file| file.buffered() >= piece) {
+                        self.send(id, piece);
                     }
                 }
                 Taken::Skipped => {}
@@ -210,7 +227,7 @@ impl Task {
     async fn recover(&mut self) -> Result<()> {
         if !self.unchecked.is_empty() {
             let path = &self.rolling.settings().path;
-            match orphans::abort(&self.store, path, &self.unchecked).await {
+            match orphans::abort(&self.store, path, self.config.format.extension(), &self.unchecked).await {
                 Err(error) if error.is_retriable() || error.kind() == ErrorKind::BadConfig => {
                     return Err(error);
                 }
@@ -234,12 +251,9 @@ impl Task {
     async fn make_room(&mut self) -> Result<()> {
         while self.held() > self.ceiling {
             if self.running.is_empty() {
-                let Some(id) = self.rolling.largest() else { break };
-                // Large enough for a part: the object stays open. Everything smaller is completed by a plain put.
-                if self.rolling.get_mut(id).is_none_or(|file| file.buffered() < MIN_PART) {
-                    self.rolling.seal(id);
-                }
-                self.send(id);
+                let largest = self.rolling.largest_by(|file| file.held() + file.body.held());
+                let Some(id) = largest else { break };
+                self.relieve(id);
             }
             if let Some(outcome) = self.running.join_next().await {
                 self.settle(outcome);
@@ -249,6 +263,21 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of the memory that an object holds. One with enough for a piece or a part stays open; everything smaller
+    /// is completed.
+    fn relieve(&mut self, id: FileId) {
+        let least = self.config.format.least_piece();
+        let Some(file) = self.rolling.get_mut(id) else { return };
+        let cut = match &mut file.body.upload {
+            Place::Here(upload) => upload.cut(),
+            Place::None | Place::Running => false,
+        };
+        if !cut && file.buffered() < least {
+            self.rolling.seal(id);
+        }
+        self.send(id, least);
     }
 
     /// Waits for everything under way; an error is remembered and returned. Cancel-safe.
@@ -271,46 +300,47 @@ impl Task {
     fn send_all(&mut self) {
         let ids: Vec<FileId> = self.rolling.files().map(|(id, _)| id).collect();
         for id in ids {
-            let waits = |file: &mut Rolled<Body>| {
+            let waits = |file: &mut Rolled<Body, Piece>| {
                 file.sealed || matches!(&file.body.upload, Place::Here(upload) if upload.has_work())
             };
             if self.rolling.get_mut(id).is_some_and(waits) {
-                self.send(id);
+                self.send(id, self.config.format.piece(self.config.part));
             }
         }
     }
 
-    /// Hands over what is buffered and gets the upload going, unless it is.
-    fn send(&mut self, id: FileId) {
-        // All but the last part of an object have a smallest size.
-        let whole = self.rolling.get_mut(id).is_some_and(|file| file.sealed || file.buffered() >= MIN_PART);
-        let buffer = if whole { self.rolling.hand_over(id) } else { Vec::new() };
+    /// Hands over what is gathered, if it is sealed or has the size, and gets the upload going, unless it is.
+    fn send(&mut self, id: FileId, piece: usize) {
+        let whole = self.rolling.get_mut(id).is_some_and(|file| file.sealed || file.buffered() >= piece);
+        let gathered = if whole { self.rolling.hand_over(id) } else { Piece::default() };
         let Some(file) = self.rolling.get_mut(id) else { return };
-        if !buffer.is_empty() {
-            let chunk = Chunk::new(buffer);
-            self.uploading += chunk.held();
-            file.body.queue.push(chunk);
+        if gathered.filled() > 0 {
+            self.uploading += gathered.held();
+            file.body.queue.push(gathered);
         }
         let mut upload = match std::mem::replace(&mut file.body.upload, Place::Running) {
             Place::Running => return,
             Place::Here(upload) => upload,
             Place::None => {
-                let name = file.name(None, EXTENSION);
+                let extension = self.config.format.extension();
+                let name = file.name(None, extension);
                 let stem =
-                    name.strip_suffix(EXTENSION).and_then(|name| name.strip_suffix('.')).unwrap_or(&name);
+                    name.strip_suffix(extension).and_then(|name| name.strip_suffix('.')).unwrap_or(&name);
                 let stem = format!("{}{stem}", file.path);
-                Box::new(Upload::new(Names::new(stem, self.store.conditional())))
+                let names = Names::new(stem, extension, self.store.conditional());
+                Box::new(Upload::new(names, self.config.format, self.config.part))
             }
         };
-        file.body.queue.drain(..).for_each(|chunk| upload.push(chunk));
+        file.body.queue.drain(..).for_each(|piece| upload.push(piece));
         if file.sealed {
             upload.seal();
         }
         let (store, permits) = (Arc::clone(&self.store), Arc::clone(&self.permits));
+        let encoders = Arc::clone(&self.encoders);
         self.running.spawn(async move {
             let held = upload.held();
             let permit = permits.acquire().await;
-            let result = upload.advance(&store).await;
+            let result = upload.advance(&store, &encoders).await;
             drop(permit);
             Outcome { id, upload, held, result }
         });
@@ -332,7 +362,7 @@ impl Task {
             }
             return;
         };
-        self.uploading -= held - upload.held();
+        self.uploading = self.uploading + upload.held() - held;
         match result {
             Ok(true) => {
                 self.rolling.finish(id);
@@ -344,7 +374,7 @@ impl Task {
                 let more = file.sealed || !file.body.queue.is_empty();
                 file.body.upload = Place::Here(upload);
                 if more {
-                    self.send(id);
+                    self.send(id, self.config.format.piece(self.config.part));
                 }
             }
             Err(error) => {
@@ -360,7 +390,7 @@ impl Task {
     /// Forgets the files of a partition; whoever gets it next reads their records again.
     fn give_up(&mut self, origin: &TopicPartition) {
         for file in self.rolling.close(origin) {
-            self.uploading -= file.body.queue.iter().map(Chunk::held).sum::<usize>();
+            self.uploading -= file.body.queue.iter().map(Piece::held).sum::<usize>();
             if let Place::Here(upload) = file.body.upload {
                 self.uploading -= upload.held();
                 self.abort(*upload);

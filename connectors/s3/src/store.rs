@@ -82,6 +82,7 @@ pub(crate) struct Store {
     /// For messages: empty, or where the server is.
     server: String,
     conditional: bool,
+    content_type: &'static str,
 }
 
 impl Store {
@@ -110,6 +111,7 @@ impl Store {
             bucket: config.bucket.clone(),
             server: config.endpoint.as_ref().map(|at| format!(" at `{at}`")).unwrap_or_default(),
             conditional: config.conditional,
+            content_type: config.format.content_type(),
         }
     }
 
@@ -127,7 +129,7 @@ impl Store {
     /// Writes a whole object, unless its name is taken.
     pub(crate) async fn put(&self, key: &str, body: Bytes, crc: u32) -> Result<(), Failure> {
         let request = self.once.put_object().bucket(&self.bucket).key(key).checksum_crc32_c(encode(crc));
-        let request = request.content_type("application/x-ndjson").body(ByteStream::from(body));
+        let request = request.content_type(self.content_type).body(ByteStream::from(body));
         let request = if self.conditional { request.if_none_match("*") } else { request };
         request.send().await.map(drop).map_err(|error| self.failure("write", key, error))
     }
@@ -135,8 +137,7 @@ impl Store {
     /// Begins a multipart upload.
     pub(crate) async fn create(&self, key: &str) -> Result<String> {
         let request = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
-        let request =
-            request.content_type("application/x-ndjson").checksum_algorithm(ChecksumAlgorithm::Crc32C);
+        let request = request.content_type(self.content_type).checksum_algorithm(ChecksumAlgorithm::Crc32C);
         let answer = request.checksum_type(ChecksumType::FullObject).send().await;
         let answer = answer.map_err(|error| self.error("begin", key, error))?;
         let id = answer.upload_id().filter(|id| !id.is_empty());

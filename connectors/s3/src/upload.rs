@@ -1,4 +1,4 @@
-//! One object's way into the bucket: bytes, parts, complete.
+//! One object's way into the bucket: pieces, bytes, parts, complete.
 //!
 //! What fits in one piece is put; the rest goes up in parts as it comes. An [`Upload`] remembers how far it is, so after
 //! an outage [`Upload::advance`] is simply called again.
@@ -10,11 +10,15 @@
 
 use std::collections::VecDeque;
 
+use aqueduct_core::rolling::Buffer as _;
 use aqueduct_core::{Error, Result, failpoint};
 use aws_sdk_s3::types::CompletedPart;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
-use crate::config::EXTENSION;
+use crate::config::MIN_PART;
+use crate::format::{Encoder, Format, Piece};
 use crate::store::{Content, Failure, Found, Store};
 
 /// How many objects of one first offset may exist; each is a crash or a rebalance at the same place.
@@ -22,18 +26,18 @@ const MAX_ATTEMPTS: u32 = 1000;
 
 /// Bytes on their way, and the memory they hold.
 #[derive(Debug)]
-pub(crate) struct Chunk {
+struct Chunk {
     bytes: Bytes,
     held: usize,
 }
 
 impl Chunk {
-    pub(crate) fn new(buffer: Vec<u8>) -> Self {
+    fn new(buffer: Vec<u8>) -> Self {
         Self { held: buffer.capacity(), bytes: Bytes::from(buffer) }
     }
 
     /// Memory held.
-    pub(crate) fn held(&self) -> usize {
+    fn held(&self) -> usize {
         self.held
     }
 }
@@ -43,22 +47,23 @@ impl Chunk {
 pub(crate) struct Names {
     /// Path and name up to the first offset.
     stem: String,
+    extension: &'static str,
     /// Stands in the name where the server cannot keep names unique.
     random: Option<String>,
 }
 
 impl Names {
-    pub(crate) fn new(stem: String, conditional: bool) -> Self {
+    pub(crate) fn new(stem: String, extension: &'static str, conditional: bool) -> Self {
         let random = (!conditional).then(|| uuid::Uuid::new_v4().simple().to_string()[..16].to_owned());
-        Self { stem, random }
+        Self { stem, extension, random }
     }
 
     fn key(&self, attempt: u32) -> String {
-        let stem = &self.stem;
+        let (stem, extension) = (&self.stem, self.extension);
         match (&self.random, attempt) {
-            (Some(random), _) => format!("{stem}.{random}.{EXTENSION}"),
-            (None, 0) => format!("{stem}.{EXTENSION}"),
-            (None, n) => format!("{stem}.{n}.{EXTENSION}"),
+            (Some(random), _) => format!("{stem}.{random}.{extension}"),
+            (None, 0) => format!("{stem}.{extension}"),
+            (None, n) => format!("{stem}.{n}.{extension}"),
         }
     }
 }
@@ -67,9 +72,17 @@ impl Names {
 #[derive(Debug)]
 pub(crate) struct Upload {
     names: Names,
+    /// Size of parts.
+    part: usize,
+    /// `None` when everything is encoded.
+    encoder: Option<Encoder>,
+    /// Not encoded yet.
+    pieces: VecDeque<Piece>,
+    /// Encoded, but not enough for a part.
+    encoded: Vec<u8>,
     waiting: VecDeque<Chunk>,
     multipart: Option<Multipart>,
-    /// No more chunks come.
+    /// No more pieces come.
     sealed: bool,
 }
 
@@ -89,13 +102,38 @@ struct Multipart {
 }
 
 impl Upload {
-    pub(crate) fn new(names: Names) -> Self {
-        Self { names, waiting: VecDeque::new(), multipart: None, sealed: false }
+    pub(crate) fn new(names: Names, format: Format, part: usize) -> Self {
+        Self {
+            names,
+            part,
+            encoder: Some(Encoder::new(format)),
+            pieces: VecDeque::new(),
+            encoded: Vec::new(),
+            waiting: VecDeque::new(),
+            multipart: None,
+            sealed: false,
+        }
     }
 
-    /// Adds bytes. All but the last chunk are large enough for a part.
-    pub(crate) fn push(&mut self, chunk: Chunk) {
-        self.waiting.push_back(chunk);
+    /// Adds a piece. Those that need no encoding are parts, so all but the last are large enough for one.
+    pub(crate) fn push(&mut self, piece: Piece) {
+        let piece = match &self.encoder {
+            Some(encoder) => encoder.plain(piece),
+            None => Err(piece),
+        };
+        match piece {
+            Ok(bytes) => self.waiting.push_back(Chunk::new(bytes)),
+            Err(piece) => self.pieces.push_back(piece),
+        }
+    }
+
+    /// Makes a part of what is encoded, if it is large enough for any server; answers whether it was.
+    pub(crate) fn cut(&mut self) -> bool {
+        let enough = self.encoded.len() >= MIN_PART;
+        if enough {
+            self.waiting.push_back(Chunk::new(std::mem::take(&mut self.encoded)));
+        }
+        enough
     }
 
     /// No more bytes come.
@@ -105,12 +143,13 @@ impl Upload {
 
     /// Memory held.
     pub(crate) fn held(&self) -> usize {
-        self.waiting.iter().map(Chunk::held).sum()
+        let pieces: usize = self.pieces.iter().map(Piece::held).sum();
+        pieces + self.encoded.capacity() + self.waiting.iter().map(Chunk::held).sum::<usize>()
     }
 
     /// Whether there is anything to do now.
     pub(crate) fn has_work(&self) -> bool {
-        self.sealed || !self.waiting.is_empty()
+        self.sealed || !self.waiting.is_empty() || !self.pieces.is_empty()
     }
 
     /// Key and id of the multipart upload, if there is one.
@@ -118,8 +157,14 @@ impl Upload {
         self.multipart.map(|multipart| (multipart.key, multipart.id))
     }
 
-    /// Goes on as far as the bytes at hand allow; `true` when the object is in the bucket.
-    pub(crate) async fn advance(&mut self, store: &Store) -> Result<bool> {
+    /// Goes on as far as the pieces at hand allow; `true` when the object is in the bucket. `encoders` bounds how many
+    /// uploads encode at once.
+    pub(crate) async fn advance(&mut self, store: &Store, encoders: &Semaphore) -> Result<bool> {
+        while !self.pieces.is_empty() || (self.sealed && self.encoder.is_some()) {
+            let permit = encoders.acquire().await;
+            self.encode().await?;
+            drop(permit);
+        }
         if self.sealed && self.multipart.is_none() && self.waiting.len() == 1 {
             self.put(store).await?;
             self.waiting.clear();
@@ -139,6 +184,33 @@ impl Upload {
             Some(multipart) if self.sealed => multipart.complete(store).await.map(|()| true),
             _ => Ok(false),
         }
+    }
+
+    /// Encodes the next piece or, behind the last, what ends the object.
+    async fn encode(&mut self) -> Result<()> {
+        let broken = || Error::fatal(format!("the encoding of `{}` broke off", self.names.stem));
+        let mut encoder = self.encoder.take().ok_or_else(broken)?;
+        let made = match self.pieces.pop_front() {
+            None => encoder.finish()?,
+            Some(piece) => {
+                let work = move || encoder.encode(piece).map(|bytes| (encoder, bytes));
+                let done = spawn_blocking(work).await.map_err(|error| broken().with_source(error))?;
+                let (encoder, bytes) = done?;
+                self.encoder = Some(encoder);
+                bytes
+            }
+        };
+        if self.encoded.is_empty() {
+            self.encoded = made;
+        } else {
+            self.encoded.extend_from_slice(&made);
+        }
+        let last = self.encoder.is_none() && !self.encoded.is_empty();
+        if last || self.encoded.len() >= self.part {
+            self.encoded.shrink_to_fit();
+            self.waiting.push_back(Chunk::new(std::mem::take(&mut self.encoded)));
+        }
+        Ok(())
     }
 
     /// Puts the only chunk under the first name that is free, or finds it under one that is not.
@@ -261,12 +333,12 @@ mod tests {
 
     #[test]
     fn names_count_attempts_or_are_random() {
-        let names = Names::new("p/t+0+00000000000000000007".to_owned(), true);
+        let names = Names::new("p/t+0+00000000000000000007".to_owned(), "jsonl", true);
         assert_eq!(names.key(0), "p/t+0+00000000000000000007.jsonl");
         assert_eq!(names.key(2), "p/t+0+00000000000000000007.2.jsonl");
-        let random = Names::new("p/t+0+00000000000000000007".to_owned(), false);
+        let random = Names::new("p/t+0+00000000000000000007".to_owned(), "jsonl", false);
         assert_eq!(random.key(0), random.key(1));
-        assert_ne!(random.key(0), Names::new("p/t+0+00000000000000000007".to_owned(), false).key(0));
+        assert_ne!(random.key(0), Names::new("p/t+0+00000000000000000007".to_owned(), "jsonl", false).key(0));
     }
 
     #[test]

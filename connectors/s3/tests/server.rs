@@ -7,5 +7,7 @@ mod faults;
 mod harness;
 #[path = "server/objects.rs"]
 mod objects;
+#[path = "server/parquet.rs"]
+mod parquet;
 #[path = "server/proxy.rs"]
 mod proxy;

@@ -98,6 +98,14 @@ impl Column {
         Ok(size)
     }
 
+    /// Appends text that is always there, without a value around it.
+    pub(crate) fn push_text(&mut self, text: &str) -> usize {
+        let Values::Bytes(out, ends) = &mut self.values else { return 0 };
+        let size = put_bytes(out, ends, text.as_bytes());
+        self.level(0, self.max_def);
+        size
+    }
+
     /// Appends null, or an empty list, by its levels.
     pub(crate) fn null(&mut self, rep: i16, def: i16) {
         self.level(rep, def);

@@ -26,6 +26,8 @@ mod file;
 mod layout;
 mod read;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use file::{Compression, FileWriter};
 pub use layout::Layout;

@@ -8,7 +8,7 @@ use aqueduct_core::sink::SinkRecord;
 use aqueduct_core::{Error, Result, Value};
 
 use crate::column::{Column, Kind};
-use crate::layout::{Layout, Node, Shape, Wrong};
+use crate::layout::{Layout, Node, ORIGIN, Shape, Wrong};
 
 const NULL: &Value = &Value::Null;
 
@@ -86,13 +86,14 @@ impl Rows {
             (_, value) => return Err(Wrong::new(format!("a {} where a struct should be", value.kind()))),
         };
         if layout.origin {
-            let origin = self.columns.len() - 3;
-            let topic = Value::from(&*record.origin.topic);
-            let numbers = [Value::Int32(record.origin.partition), Value::Int64(record.offset)];
-            let kinds = [Kind::Text, Kind::Int32, Kind::Int64];
-            for (i, (kind, value)) in kinds.iter().zip([topic].iter().chain(&numbers)).enumerate() {
-                bytes += self.columns[origin + i].push(kind, value, 0).map_err(Wrong::new)?;
-            }
+            let first = self.columns.len() - ORIGIN.len();
+            let [topic, partition, offset] = &mut self.columns[first..] else {
+                return Err(Wrong::new("the columns of the origin are missing"));
+            };
+            bytes += topic.push_text(&record.origin.topic);
+            let partition = partition.push(&Kind::Int32, &Value::Int32(record.origin.partition), 0);
+            let offset = offset.push(&Kind::Int64, &Value::Int64(record.offset), 0);
+            bytes += partition.and_then(|a| offset.map(|b| a + b)).map_err(Wrong::new)?;
         }
         Ok(bytes)
     }

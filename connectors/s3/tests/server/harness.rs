@@ -8,7 +8,7 @@ use aqueduct_core::config::{Config, plain};
 use aqueduct_core::sink::{
     Offsets, SinkConnector as _, SinkContext, SinkHandle, SinkRecord, SinkTask, TopicPartition,
 };
-use aqueduct_core::{Datum, Error, Record, Result};
+use aqueduct_core::{Datum, Error, Record, Result, SchemaRef, Value};
 use aqueduct_tests::s3::{ACCESS_KEY, REGION, S3, SECRET_KEY};
 use bytes::Bytes;
 
@@ -106,6 +106,13 @@ pub(crate) fn record(partition: i32, offset: i64, json: impl Into<String>) -> Si
     let mut record = Record::new(Arc::clone(&origin.topic), Datum::json(None, Bytes::from(json.into())));
     record.timestamp = Some(1_767_225_600_000);
     SinkRecord { record, origin, offset, consumed: Arc::default() }
+}
+
+/// A record with a schema.
+pub(crate) fn typed(offset: i64, schema: &SchemaRef, fields: Vec<Value>) -> SinkRecord {
+    let mut record = record(0, offset, "null");
+    record.record.value = Datum::new(Arc::clone(schema), Value::Struct(fields));
+    record
 }
 
 /// Records of about 1 KiB each that say their number.
