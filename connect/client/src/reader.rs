@@ -123,12 +123,13 @@ impl RecordReader {
         starts: &Offsets,
         ends: Option<&Offsets>,
     ) -> Result<Self> {
-        let native = native(settings, client_id, client_id, None)?;
         let end_of = |tp: &TopicPartition| ends.and_then(|ends| ends.get(tp)).copied();
         let mut starts = starts.clone();
         if ends.is_some() {
             starts.retain(|tp, start| end_of(tp).is_some_and(|end| *start < end));
         }
+        let queues = if ends.is_some() { starts.len() } else { 1 };
+        let native = native(settings, client_id, client_id, None, queues)?;
         native.assign(&list_of(&starts)?).map_err(|e| error("reading from the given offsets", &e))?;
         let mut queues = VecDeque::new();
         for tp in starts.keys() {
@@ -148,7 +149,7 @@ impl RecordReader {
         subscription: &Subscription,
         from_end: bool,
     ) -> Result<Self> {
-        let native = native(settings, client_id, group, Some(from_end))?;
+        let native = native(settings, client_id, group, Some(from_end), 1)?;
         let names = subscription.names();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         native.subscribe(&names).map_err(|e| error(format_args!("subscribing to {names:?}"), &e))?;
@@ -256,8 +257,9 @@ fn native(
     client_id: &str,
     group: &str,
     from_end: Option<bool>,
+    queues: usize,
 ) -> Result<Arc<Native>> {
-    let config = settings.tool_consumer(client_id, group, from_end);
+    let config = settings.tool_consumer(client_id, group, from_end, queues);
     let native = Native::from_config_and_context(&config, Context::default());
     Ok(Arc::new(native.map_err(|e| error("creating a consumer", &e))?))
 }

@@ -11,6 +11,9 @@ use rdkafka::error::KafkaError;
 /// Room for a record of the largest allowed size and its framing.
 const MESSAGE_MAX_BYTES: usize = (16 << 20) + (64 << 10);
 
+/// What a consumer of the command line keeps of records that nobody has read yet.
+const TOOL_QUEUE_BYTES: usize = 32 << 20;
+
 /// Where the cluster is, and what is set for every client.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
@@ -161,7 +164,15 @@ impl ClientSettings {
     }
 
     /// A consumer of the command line; `from_end`, as a member of a group, where no offset was committed.
-    pub(crate) fn tool_consumer(&self, client_id: &str, group: &str, from_end: Option<bool>) -> ClientConfig {
+    /// Its memory is shared out to `queues` of partitions, where each has one of its own.
+    pub(crate) fn tool_consumer(
+        &self,
+        client_id: &str,
+        group: &str,
+        from_end: Option<bool>,
+        queues: usize,
+    ) -> ClientConfig {
+        let share = (TOOL_QUEUE_BYTES / queues.max(1)).clamp(64 << 10, 16 << 20);
         let reset = match from_end {
             Some(true) => "latest",
             Some(false) => "earliest",
@@ -181,8 +192,13 @@ impl ClientSettings {
                 ("fetch.queue.backoff.ms", "5"),
                 ("fetch.error.backoff.ms", "50"),
                 // Bounds what waits in memory; a larger record comes alone.
-                ("queued.max.messages.kbytes", "16384"),
-                ("max.partition.fetch.bytes", "1048576"),
+                ("queued.max.messages.kbytes", &(share >> 10).to_string()),
+                ("max.partition.fetch.bytes", &share.min(1 << 20).to_string()),
+                // Small records take more memory for what the library keeps beside them.
+                ("queued.min.messages", &(50_000 / queues.max(1)).max(500).to_string()),
+                // The library raises it to the largest message otherwise.
+                ("message.max.bytes", "1000000"),
+                ("fetch.max.bytes", "16777216"),
                 ("session.timeout.ms", "10000"),
             ],
         )
@@ -382,8 +398,12 @@ mod tests {
         let config = settings.tool_producer("p", within);
         assert_eq!(native(&config, "enable.idempotence"), "false");
         assert_eq!(native(&config, "message.timeout.ms"), "9");
-        let config = settings.tool_consumer("c", "g", Some(true));
+        let config = settings.tool_consumer("c", "g", Some(true), 1);
         assert_eq!((config.get("auto.offset.reset"), config.get("group.id")), (Some("latest"), Some("g")));
+        assert_eq!(native(&config, "queued.max.messages.kbytes"), "16384");
+        let config = settings.tool_consumer("c", "g", None, 256);
+        assert_eq!(native(&config, "queued.max.messages.kbytes"), "128");
+        assert_eq!(native(&config, "max.partition.fetch.bytes"), "131072");
     }
 
     #[test]
