@@ -14,7 +14,7 @@ mod record_json;
 mod table;
 pub(crate) mod topics;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::args::kafka::{ClusterFlags, Sure};
 use crate::failure::Failure;
+pub(crate) use crate::output::print;
 
 const CLIENT_ID: &str = "aqueduct";
 
@@ -125,12 +126,6 @@ pub(crate) fn chosen(topic: &TopicInfo, numbers: &[i32]) -> Result<Vec<TopicPart
         )));
     }
     Ok(all.into_iter().filter(|tp| numbers.is_empty() || numbers.contains(&tp.partition)).collect())
-}
-
-/// Writes to standard output; a reader that went away ends the command quietly.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
 pub(crate) fn print_json(document: &Value) -> Result<(), Failure> {
