@@ -21,7 +21,7 @@ use crate::config::MIN_PART;
 const FRAME: usize = 1 << 20;
 
 /// A row group that is worth its own metadata; at the memory ceiling smaller ones are not made.
-const MIN_ROW_GROUP: usize = 1 << 20;
+const MIN_ROW_GROUP: usize = 512 << 10;
 
 /// Layouts remembered; a record of one that is forgotten begins a new object.
 const LAYOUTS: usize = 64;

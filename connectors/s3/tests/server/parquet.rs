@@ -123,6 +123,7 @@ async fn at_the_memory_ceiling_row_groups_are_made_early() {
     }
     sink.flush().await.unwrap();
     let (lines, objects) = bucket_lines(&s3.client(), BUCKET).await.unwrap();
-    assert_eq!(objects, 1, "8 MB went through 2 MiB without an object being completed");
+    let names = s3.keys(BUCKET, "").await.unwrap();
+    assert_eq!(objects, 1, "8 MB went through 2 MiB without an object being completed: {names:?}");
     assert_eq!(numbers(&lines), (0..8_000).collect::<Vec<_>>());
 }
