@@ -50,6 +50,11 @@ impl CheckedFile {
         replace_bytes(disk, path, &self.encode(payload))
     }
 
+    /// Replaces `path` and leaves the sync of its directory to the caller: until then the old content, or none, may come back.
+    pub(crate) fn rename_over(&self, disk: &dyn Disk, path: &Path, payload: &[u8]) -> Result<()> {
+        rename_over(disk, path, &self.encode(payload))
+    }
+
     /// Writes a new file under its final name and syncs it, but not the directory: for files that are
     /// worthless when torn and are checked by the reader.
     pub(crate) fn write_new(&self, disk: &dyn Disk, path: &Path, payload: &[u8]) -> Result<()> {
@@ -94,13 +99,17 @@ impl CheckedFile {
 
 /// Replaces a file by `bytes`; durable when it returns.
 pub(crate) fn replace_bytes(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
+    rename_over(disk, path, bytes)?;
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    disk.sync_dir(dir).map_err(|e| LogError::io("sync directory", dir, e))
+}
+
+fn rename_over(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
     name.push(".tmp");
     let tmp = path.with_file_name(name);
     write_synced(disk, &tmp, bytes)?;
-    disk.rename(&tmp, path).map_err(|e| LogError::io("rename", &tmp, e))?;
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    disk.sync_dir(dir).map_err(|e| LogError::io("sync directory", dir, e))
+    disk.rename(&tmp, path).map_err(|e| LogError::io("rename", &tmp, e))
 }
 
 pub(crate) fn write_synced(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {

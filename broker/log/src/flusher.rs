@@ -3,6 +3,7 @@
 //! Invariant: an offset counts as flushed only after the data of its batch, and the directory entry of its segment, were
 //! synced. A failed sync is never retried: it takes the directory offline until restart and answers everybody.
 
+mod bell;
 mod state;
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+pub(crate) use bell::Bell;
 pub(crate) use state::{ActiveFile, FlushState, SealJob};
 
 use crate::checkpoints::Checkpoints;
@@ -89,6 +91,7 @@ pub(crate) struct FlushContext {
     pub checkpoints: Arc<Checkpoints>,
     pub health: Arc<DirectoryHealth>,
     pub counters: Arc<LogCounters>,
+    pub compaction_bell: Bell,
     pub mode: FlushMode,
 }
 
@@ -130,6 +133,9 @@ impl FlushContext {
         }
         LogCounters::add(&self.counters.flushes, 1);
         self.mark(state, active.as_ref(), end, generation);
+        if jobs.iter().any(|job| job.compacted) {
+            self.compaction_bell.set();
+        }
         let flushed = state.flushed();
         state.notify(|sink| sink.flushed(flushed));
         // After the waiters were answered: what can be derived from the log.
@@ -247,10 +253,18 @@ impl Flusher {
         &self.shared.context
     }
 
+    /// Takes the directory offline and tells everybody, because of a sync elsewhere that failed.
+    pub(crate) fn fail(&self, error: &LogError) -> LogError {
+        self.shared.fail(error)
+    }
+
     /// Lets the partition hear of a failure of the directory.
     pub(crate) fn register(&self, state: &Arc<FlushState>) {
         let mut partitions = self.shared.partitions.lock();
-        partitions.retain(|p| p.strong_count() > 0);
+        if partitions.len() == partitions.capacity() {
+            // Not each time: thousands are registered one after the other.
+            partitions.retain(|p| p.strong_count() > 0);
+        }
         partitions.push(Arc::downgrade(state));
     }
 
@@ -345,12 +359,20 @@ impl Shared {
         if self.context.health.check().is_err() {
             return true;
         }
+        let bell = &self.context.compaction_bell;
+        let compactable = bell.take();
         // An older recovery point is as true as a newer one: more is checked after a crash.
-        let stored = self.context.checkpoints.store();
-        if let Err(error) = &stored {
+        if let Err(error) = self.context.checkpoints.store() {
             tracing::warn!(%error, "could not store the recovery points, trying again");
+            if compactable {
+                bell.set();
+            }
+            return false;
         }
-        stored.is_ok()
+        if compactable {
+            bell.ring();
+        }
+        true
     }
 
     /// The recovery points follow a flush within a second or 64 MiB, and at once after a roll.

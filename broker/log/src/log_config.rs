@@ -40,7 +40,7 @@ pub struct LogConfig {
 
 /// What is compacted is rolled at this size at the latest, because only finished segments are compacted: few keys that change
 /// often must not fill a segment of 1 GiB first. Compaction merges the rest up to `segment_bytes`.
-const COMPACTED_ROLL_BYTES: u32 = 16 << 20;
+const COMPACTED_ROLL_BYTES: u32 = 8 << 20;
 
 impl LogConfig {
     /// The size at which the active segment is finished.

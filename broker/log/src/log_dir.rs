@@ -4,6 +4,7 @@
 //! last; a directory of another incarnation of a topic is never opened as this one's.
 
 mod identity;
+mod parallel;
 mod partitions;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use crate::checked_file::{CheckedFile, be_u64};
 use crate::checkpoints::Checkpoints;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{LogError, Result};
-use crate::flusher::{DirectoryHealth, FlushContext, FlushMode, Flusher};
+use crate::flusher::{Bell, DirectoryHealth, FlushContext, FlushMode, Flusher};
 use crate::log_config::LogCounters;
 use crate::partition_log::{Expired, LogContext, PartitionLog};
 use crate::segment::OpenFiles;
@@ -43,7 +44,7 @@ pub struct LogDirOptions {
     /// Threads that sync; more than one only helps when several partitions are written. With 0 nothing is flushed but by
     /// [`PartitionLog::flush_blocking`] and [`LogDir::flush_queued`], so that a simulation runs the same way each time.
     pub flush_threads: usize,
-    /// Threads that open partitions at the same time.
+    /// Partitions that are opened, created or stopped at the same time, each by a thread.
     pub open_threads: usize,
     /// Files of finished segments that are open at the same time; those that are written are always open.
     pub open_segments: usize,
@@ -62,7 +63,7 @@ impl Default for LogDirOptions {
             tail_bytes: 32 << 20,
             tail_bytes_per_partition: 4 << 20,
             flush_threads: 4,
-            open_threads: 4,
+            open_threads: 16,
             open_segments: 512,
             compaction_map_bytes: 16 << 20,
             repair: Vec::new(),
@@ -119,6 +120,7 @@ impl LogDir {
                 checkpoints,
                 health: Arc::new(DirectoryHealth::default()),
                 counters: Arc::clone(&counters),
+                compaction_bell: Bell::default(),
                 mode: options.flush_mode,
             },
             options.flush_threads,
@@ -182,6 +184,12 @@ impl LogDir {
         self.context.health().check()
     }
 
+    /// Calls `wake` when a segment of a compacted topic is finished and a [`Self::maintain`] can compact it: on a thread of
+    /// the flusher, which it must not block. Only the first listener hears it.
+    pub fn on_compactable(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.context.flusher.context().compaction_bell.listen(Box::new(wake));
+    }
+
     /// Does the flusher's work on this thread, for simulations without flusher threads.
     pub fn flush_queued(&self) {
         self.context.flusher.run_queued();
@@ -196,13 +204,12 @@ impl LogDir {
     pub fn stop(&self, broker_epoch: i64) -> Result<()> {
         self.interrupt_housekeeping();
         let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
-        for partition in &partitions {
-            if partition.check_online().is_ok() {
-                partition.stop()?;
-            }
-        }
+        let stopped = parallel::on_all(self.options.open_threads, &partitions, |partition| {
+            if partition.check_online().is_ok() { partition.stop() } else { Ok(()) }
+        });
         self.context.flusher.stop();
         self.context.health().check()?;
+        stopped.into_iter().collect::<Result<()>>()?;
         if self.options.flush_mode == FlushMode::UnsafeNoFlush {
             return Ok(());
         }
@@ -231,5 +238,7 @@ fn take_clean_epoch(disk: &dyn Disk, root: &Path) -> Result<Option<i64>> {
 
 #[cfg(test)]
 mod chaos_tests;
+#[cfg(test)]
+mod many_tests;
 #[cfg(test)]
 pub(crate) mod tests;

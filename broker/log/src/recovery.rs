@@ -38,6 +38,8 @@ pub(crate) struct Loaded {
     pub producers: ProducerStates,
     /// The directory has entries that were not synced.
     pub new_entries: bool,
+    /// What a clean stop writes is there and whole.
+    pub saved: bool,
 }
 
 /// Opens, or creates, the partition's directory.
@@ -48,8 +50,14 @@ pub(crate) fn load(
     config: &LogConfig,
     now_ms: i64,
 ) -> Result<Loaded> {
-    files::prepare(&*context.disk, &context.root, dir, id)?;
-    let found = Load { context, id, dir, config, now_ms }.run();
+    let fresh = files::prepare(&*context.disk, &context.root, dir, id)?;
+    let mut found = Load { context, id, dir, config, now_ms }.run();
+    if fresh && let Ok(loaded) = &mut found {
+        // Once for the metadata file and the first segment, before anything is written to that: data without the
+        // metadata file would be nobody's.
+        context.disk.sync_dir(dir).map_err(|e| LogError::io("sync directory", dir, e))?;
+        loaded.new_entries = false;
+    }
     if let Ok(Loaded { sealed, active, end, .. }) = &found {
         // Those of earlier clean stops; truncation and recovery begin at segments only.
         let needed = |at: i64| at == *end || at == active.base || sealed.iter().any(|s| s.base == at);
@@ -158,6 +166,7 @@ impl Load<'_> {
             epochs,
             producers,
             new_entries: true,
+            saved: false,
         })
     }
 
@@ -177,7 +186,7 @@ impl Load<'_> {
         let index = IndexBuilder::resume(index.load()?, base);
         let first_append = max_timestamp.map(|(timestamp, _)| timestamp.min(self.now_ms));
         let active = Active { base, path, file, size, index, first_append };
-        Ok(Some(Loaded { sealed, active, start, end, epochs, producers, new_entries: false }))
+        Ok(Some(Loaded { sealed, active, start, end, epochs, producers, new_entries: false, saved: true }))
     }
 
     fn scan(
@@ -213,7 +222,7 @@ impl Load<'_> {
             scan.run(&bases[first..], &mut epochs, &mut producers, snapshot)?;
         epochs.truncate_to(end);
         epochs.trim_to(start);
-        if stored.as_ref() != Some(&epochs) {
+        if stored.unwrap_or_default() != epochs {
             epochs.store(self.disk(), self.dir)?;
         }
         remove_snapshots(self.disk(), self.dir, |at| at > end)?;
@@ -236,7 +245,16 @@ impl Load<'_> {
         }
         self.checkpoint(&active, start.min(end), end);
         // A process that was killed may not have come to sync the name of its last segment.
-        Ok(Loaded { sealed, active, start: start.min(end), end, epochs, producers, new_entries: true })
+        Ok(Loaded {
+            sealed,
+            active,
+            start: start.min(end),
+            end,
+            epochs,
+            producers,
+            new_entries: true,
+            saved: false,
+        })
     }
 
     fn scanner(&self, recovery_point: i64, known: bool, repair: bool) -> Scan<'_> {

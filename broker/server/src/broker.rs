@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -29,8 +31,10 @@ use crate::node::Node;
 use crate::partition::Partitions;
 use crate::topic_config::TopicDefaults;
 
-/// How often the log is looked after: retention, compaction, files of deleted topics.
+/// How often the log is looked after: compaction, rolling by age, files of deleted topics.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Retention waits as long after a start, unless its interval is shorter, as in Kafka.
+const FIRST_RETENTION: Duration = Duration::from_secs(30);
 /// How long the health speaks of a disk that had no room; producers try again much sooner.
 const FULL_FOR: Duration = Duration::from_secs(10);
 /// Kafka's `offsets.retention.check.interval.ms`.
@@ -130,6 +134,7 @@ impl Broker {
             tasks.spawn(async move { node.forget_deleted_topics(names).await });
         }
         let kill = CancellationToken::new();
+        let retention = Duration::from_millis(node.config.log_retention_check_interval_ms);
         let limits = Arc::new(node.config.limits.clone());
         let service = Arc::new(Api::new(Arc::clone(&node)));
         tasks.spawn(net::listen(
@@ -139,7 +144,7 @@ impl Broker {
             tasks.clone(),
             net::Stops { stop: stop.clone(), kill: kill.clone() },
         ));
-        tasks.spawn(keep_house(Arc::clone(&dir), stop.clone()));
+        tasks.spawn(keep_house(Arc::clone(&dir), retention, stop.clone()));
         tasks.spawn(expire_offsets(Arc::clone(&node), stop.clone()));
         tracing::info!(%address, advertised = %node.advertised, cluster = node.cluster_id, epoch, "the broker is ready");
         Ok(Handle { node, dir, address, epoch, tasks, stop, kill })
@@ -208,15 +213,28 @@ async fn register(
     Ok(image.brokers.get(&config.node_id).map_or(0, |broker| broker.epoch))
 }
 
-async fn keep_house(dir: Arc<LogDir>, stop: CancellationToken) {
+async fn keep_house(dir: Arc<LogDir>, retention_every: Duration, stop: CancellationToken) {
+    let compactable = Arc::new(Notify::new());
+    let wake = Arc::clone(&compactable);
+    dir.on_compactable(move || wake.notify_one());
+    let mut retention = Instant::now() + retention_every.min(FIRST_RETENTION);
     loop {
+        let now = Instant::now();
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            () = compactable.notified() => {}
+            () = tokio::time::sleep_until(retention.min(now + HOUSEKEEPING)) => {}
         }
+        let retention_is_due = Instant::now() >= retention;
         let dir = Arc::clone(&dir);
-        if let Err(error) = tokio::task::spawn_blocking(move || dir.housekeep(wall_ms())).await {
+        let work = move || {
+            if retention_is_due { dir.housekeep(wall_ms()) } else { dir.maintain(wall_ms()) }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
             tracing::error!(%error, "looking after the log failed");
+        }
+        if retention_is_due {
+            retention = Instant::now() + retention_every;
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct BrokerConfig {
     /// Requests that take longer are logged, at most one a second, with where their time went. 0 for none. Waiting that
     /// the client asked for (fetches, rebalances) does not count.
     pub slow_request_ms: u64,
+    /// `log.retention.check.interval.ms`: how often segments are looked at that `retention.ms` and `retention.bytes` may remove.
+    pub log_retention_check_interval_ms: u64,
     /// Damaged partitions (`orders-0`) that this start cuts where the damage begins, keeping what it cuts. A decision
     /// for one start, so no setting of the file.
     #[serde(skip)]
@@ -56,6 +58,7 @@ impl Default for BrokerConfig {
             offsets_partitions: 8,
             topic_defaults: BTreeMap::new(),
             slow_request_ms: 1_000,
+            log_retention_check_interval_ms: 300_000,
             repair_partitions: Vec::new(),
             groups: GroupConfig::default(),
             limits: Limits::default(),
@@ -173,6 +176,8 @@ impl BrokerConfig {
             self.offsets_partitions.to_string(),
             few,
         );
+        let every = self.log_retention_check_interval_ms;
+        require(every >= 1, "log_retention_check_interval_ms", every.to_string(), "must be at least 1");
         let frame = self.limits.max_frame_bytes;
         let frame_ok = (1 << 10..=1 << 30).contains(&frame);
         require(frame_ok, "limits.max_frame_bytes", frame.to_string(), "must lie between 1 KiB and 1 GiB");

@@ -57,6 +57,8 @@ pub(crate) struct SealJob {
     pub index: IndexBytes,
     pub end: i64,
     pub snapshot: Vec<u8>,
+    /// The topic is compacted.
+    pub compacted: bool,
 }
 
 impl std::fmt::Debug for FlushState {

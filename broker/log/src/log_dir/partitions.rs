@@ -1,12 +1,12 @@
 //! The partitions of a data directory: opening many at once, creating, deleting, and housekeeping.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use super::LogDir;
+use super::parallel::on_all;
 use crate::disk::{DirEntry, Disk};
 use crate::error::{LogError, Result};
 use crate::log_config::{LogConfig, PartitionId};
@@ -20,7 +20,7 @@ pub struct PartitionSpec {
     pub config: LogConfig,
 }
 
-/// What became of a partition at start. One that is offline does not stop the others.
+/// What became of a partition. One that is offline, or cannot be made, does not stop the others.
 #[derive(Debug)]
 pub struct OpenedPartition {
     pub id: PartitionId,
@@ -32,27 +32,13 @@ impl LogDir {
     /// nobody any more are set aside or removed.
     pub fn load(&self, specs: Vec<PartitionSpec>, now_ms: i64) -> Result<Vec<OpenedPartition>> {
         self.sort_directories(&specs)?;
-        let next = AtomicUsize::new(0);
-        let done = Mutex::new(Vec::with_capacity(specs.len()));
-        let threads = self.options.open_threads.clamp(1, specs.len().max(1));
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let opened = PartitionLog::open(
-                            Arc::clone(&self.context),
-                            spec.id.clone(),
-                            spec.config.clone(),
-                            now_ms,
-                        );
-                        done.lock().push(OpenedPartition { id: spec.id.clone(), log: opened });
-                    }
-                });
-            }
+        let opened = on_all(self.options.open_threads, &specs, |spec| OpenedPartition {
+            id: spec.id.clone(),
+            log: self.open_one(spec, now_ms),
         });
-        // What recovery cut must not be looked for again.
+        // What recovery cut must not be looked for again. Syncs the names of new partitions, too, and of those that a
+        // process that was killed made.
         self.context.checkpoints().store()?;
-        let opened = done.into_inner();
         let mut partitions = self.partitions.lock();
         for one in &opened {
             match &one.log {
@@ -65,19 +51,52 @@ impl LogDir {
         Ok(opened)
     }
 
-    /// Opens one partition, creating it when it is new. One that is open already is given back.
+    fn open_one(&self, spec: &PartitionSpec, now_ms: i64) -> Result<Arc<PartitionLog>> {
+        PartitionLog::open(Arc::clone(&self.context), spec.id.clone(), spec.config.clone(), now_ms)
+    }
+
+    /// As [`Self::create_all`], for one.
     pub fn create(&self, spec: PartitionSpec, now_ms: i64) -> Result<Arc<PartitionLog>> {
-        self.context.health().check()?;
-        let _one = self.creating.lock();
-        let key = (spec.id.topic.clone(), spec.id.partition);
-        if let Some(log) =
-            self.partitions.lock().get(&key).filter(|log| log.id().topic_id == spec.id.topic_id)
-        {
-            return Ok(Arc::clone(log));
+        self.create_all(&[spec], now_ms).remove(0).log
+    }
+
+    /// Opens partitions, creating those that are new. One that is open already is given back. The answers come in the
+    /// order of `specs`. Once the disk is full no more are tried.
+    pub fn create_all(&self, specs: &[PartitionSpec], now_ms: i64) -> Vec<OpenedPartition> {
+        let all = |log: Result<Arc<PartitionLog>>| {
+            specs.iter().map(|spec| OpenedPartition { id: spec.id.clone(), log: log.clone() }).collect()
+        };
+        if let Err(error) = self.context.health().check() {
+            return all(Err(error));
         }
-        let log = PartitionLog::open(Arc::clone(&self.context), spec.id, spec.config, now_ms)?;
-        self.partitions.lock().insert(key, Arc::clone(&log));
-        Ok(log)
+        let _one = self.creating.lock();
+        let full: OnceLock<LogError> = OnceLock::new();
+        let mut opened = on_all(self.options.open_threads, specs, |spec| {
+            let known = self.get(&spec.id.topic, spec.id.partition);
+            let log = match (known.filter(|log| log.id().topic_id == spec.id.topic_id), full.get()) {
+                (Some(log), _) => Ok(log),
+                (None, Some(full)) => Err(full.clone()),
+                (None, None) => self.open_one(spec, now_ms),
+            };
+            if let Err(error) = &log
+                && error.is_disk_full()
+            {
+                full.get_or_init(|| error.clone());
+            }
+            OpenedPartition { id: spec.id.clone(), log }
+        });
+        // One sync for all their names. A directory that stands is not synced again, so a failure cannot be tried again.
+        let (disk, root) = (&self.context.disk, &self.context.root);
+        if let Err(error) = disk.sync_dir(root).map_err(|e| LogError::io("sync directory", root, e)) {
+            return all(Err(self.context.flusher.fail(&error)));
+        }
+        let mut partitions = self.partitions.lock();
+        for one in &mut opened {
+            if let Ok(log) = &one.log {
+                partitions.insert((one.id.topic.clone(), one.id.partition), Arc::clone(log));
+            }
+        }
+        opened
     }
 
     pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<PartitionLog>> {
@@ -106,17 +125,26 @@ impl LogDir {
         Ok(())
     }
 
-    /// Everything that is due: retention, compaction, rolling by age, expiry, files of deleted partitions. May take long
-    /// when there is much to compact; called every second or so from a thread that may block. Errors of one
-    /// partition are logged and do not stop the others.
+    /// Everything that is due: retention by time and size, and what [`Self::maintain`] does.
     pub fn housekeep(&self, now_ms: i64) {
+        self.look_after(now_ms, true);
+    }
+
+    /// Compaction, rolling by age, expiry of producers, files of deleted records and partitions. May take long when there
+    /// is much to compact; called every second or so from a thread that may block. Errors of one partition are
+    /// logged and do not stop the others.
+    pub fn maintain(&self, now_ms: i64) {
+        self.look_after(now_ms, false);
+    }
+
+    fn look_after(&self, now_ms: i64, retention: bool) {
         self.remove_doomed();
         if self.context.health().check().is_err() {
             return;
         }
         let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
         for log in &partitions {
-            match log.housekeep(now_ms) {
+            match log.housekeep(now_ms, retention) {
                 Ok(Some(segments)) => self.expired.lock().push((Arc::clone(log), segments)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(partition = %log.id(), %error, "housekeeping failed"),
@@ -154,6 +182,7 @@ impl LogDir {
     fn sort_directories(&self, specs: &[PartitionSpec]) -> Result<()> {
         let (disk, root) = (&*self.context.disk, &self.context.root);
         let list = disk.list(root).map_err(|e| LogError::io("list", root, e))?;
+        let owners: HashMap<String, _> = specs.iter().map(|s| (s.id.dir_name(), s.id.topic_id)).collect();
         for entry in list.iter().filter(|e| e.is_dir) {
             let dir = root.join(&entry.name);
             if entry.name.ends_with("-delete") {
@@ -164,8 +193,8 @@ impl LogDir {
                 continue;
             }
             let Ok(Some((topic_id, _))) = recovery::read_owner(disk, &dir) else { continue };
-            match specs.iter().find(|s| s.id.dir_name() == entry.name) {
-                Some(spec) if spec.id.topic_id == topic_id => {}
+            match owners.get(&entry.name) {
+                Some(owner) if *owner == topic_id => {}
                 // The topic was deleted and made again.
                 Some(_) => self.doom(&dir, topic_id)?,
                 None => {

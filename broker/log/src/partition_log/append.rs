@@ -183,6 +183,7 @@ impl PartitionLog {
         if run.pending.is_empty() {
             return Ok(());
         }
+        state.saved = None;
         let pending = std::mem::take(&mut run.pending);
         let before = std::mem::take(&mut run.before);
         let bytes = std::mem::take(&mut run.pending_bytes);

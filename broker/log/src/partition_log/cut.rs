@@ -40,6 +40,7 @@ impl PartitionLog {
 
     fn cut_end(&self, state: &mut State, offset: i64) -> Result<()> {
         let (disk, checkpoints) = (&*self.context.disk, self.context.checkpoints());
+        state.saved = None;
         // Flushes that are under way must not raise the recovery point again.
         self.flush.truncated(active_file(&state.active), offset);
         let target_base = segment_for(state, offset);

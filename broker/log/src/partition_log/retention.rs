@@ -24,9 +24,11 @@ const IDLE_MS: i64 = 10_000;
 
 impl PartitionLog {
     /// What is due at `now_ms`: rolls an old active segment, forgets old producers and idle memory, and takes segments out that
-    /// are past retention or below the log start. The caller stores the checkpoints, then calls [`Self::remove`].
-    pub(crate) fn housekeep(&self, now_ms: i64) -> Result<Option<Expired>> {
-        self.check_times(|config, segment| too_old(config, segment, now_ms))?;
+    /// are below the log start or, with `retention`, past that. The caller stores the checkpoints, then calls [`Self::remove`].
+    pub(crate) fn housekeep(&self, now_ms: i64, retention: bool) -> Result<Option<Expired>> {
+        if retention {
+            self.check_times(|config, segment| too_old(config, segment, now_ms))?;
+        }
         let mut state = self.state.lock();
         let state = &mut *state;
         if state.failed.is_some() || self.context.health().check().is_err() {
@@ -34,14 +36,18 @@ impl PartitionLog {
         }
         let producer_expiry = state.config.producer_expiry_ms;
         if producer_expiry >= 0 {
+            let before = state.producers.len();
             state.producers.expire(now_ms.saturating_sub(producer_expiry));
+            if state.producers.len() < before {
+                state.saved = None;
+            }
         }
         state.tail.clear_idle(now_ms.saturating_sub(IDLE_MS));
         self.adopt_index_files(state);
-        if self.active_is_due(state, now_ms) {
+        if self.active_is_due(state, now_ms, retention) {
             self.roll(state)?;
         }
-        let gone = self.count_expired(state, now_ms);
+        let gone = self.count_expired(state, now_ms, retention);
         if gone == 0 {
             return Ok(None);
         }
@@ -86,14 +92,15 @@ impl PartitionLog {
     }
 
     /// A segment that is written no more is compacted or deleted only once it is sealed.
-    fn active_is_due(&self, state: &State, now_ms: i64) -> bool {
+    fn active_is_due(&self, state: &State, now_ms: i64, retention: bool) -> bool {
         let config = &state.config;
         let Some(first_append) = state.active.first_append.filter(|_| state.active.size > 0) else {
             return false;
         };
         let rolls = config.segment_ms >= 0 && now_ms.saturating_sub(first_append) >= config.segment_ms;
         let newest = state.active.max_timestamp().map_or(i64::MAX, |(timestamp, _)| timestamp);
-        let expired = config.delete
+        let expired = retention
+            && config.delete
             && config.retention_ms >= 0
             && newest >= 0
             && newest < now_ms.saturating_sub(config.retention_ms);
@@ -102,7 +109,7 @@ impl PartitionLog {
         rolls || expired || uncompacted
     }
 
-    fn count_expired(&self, state: &State, now_ms: i64) -> usize {
+    fn count_expired(&self, state: &State, now_ms: i64, retention: bool) -> usize {
         let config = &state.config;
         let flushed = self.flush.flushed();
         let mut size = state.sealed.iter().map(|s| s.size).sum::<u64>() + state.active.size;
@@ -115,7 +122,7 @@ impl PartitionLog {
             let limit = u64::try_from(config.retention_bytes).ok();
             let too_large = config.delete && limit.is_some_and(|limit| size - segment.size >= limit);
             let too_old = too_old(config, segment, now_ms) && segment.times_checked;
-            if !(too_large || too_old || end <= state.start) {
+            if !(retention && (too_large || too_old) || end <= state.start) {
                 break;
             }
             size -= segment.size;

@@ -10,13 +10,14 @@ use crate::log_config::PartitionId;
 use crate::partition_log::{METADATA, METADATA_FILE};
 use crate::segment::{base_of, segment_path};
 
-/// Makes sure that the directory is there and belongs to this incarnation of the topic.
-pub(super) fn prepare(disk: &dyn Disk, root: &Path, dir: &Path, id: &PartitionId) -> Result<()> {
+/// Makes sure that the directory is there and belongs to this incarnation of the topic. `true` when it was made now: its
+/// entries, and its name in the root, are still to be synced.
+pub(super) fn prepare(disk: &dyn Disk, root: &Path, dir: &Path, id: &PartitionId) -> Result<bool> {
     let sync_root = || disk.sync_dir(root).map_err(|e| LogError::io("sync directory", root, e));
     if disk.exists(dir).map_err(|e| LogError::io("look for", dir, e))? {
         match read_owner(disk, dir)? {
             Some((topic_id, partition)) if topic_id == id.topic_id && partition == id.partition => {
-                return Ok(());
+                return Ok(false);
             }
             Some((topic_id, _)) => {
                 let stale = format!("{}.{}-delete", id.dir_name(), topic_id.simple());
@@ -34,8 +35,8 @@ pub(super) fn prepare(disk: &dyn Disk, root: &Path, dir: &Path, id: &PartitionId
     disk.create_dir(dir).map_err(|e| LogError::io("create", dir, e))?;
     let mut payload = id.topic_id.as_bytes().to_vec();
     payload.extend_from_slice(&id.partition.to_be_bytes());
-    METADATA.replace(disk, &dir.join(METADATA_FILE), &payload)?;
-    sync_root()
+    METADATA.rename_over(disk, &dir.join(METADATA_FILE), &payload)?;
+    Ok(true)
 }
 
 /// Whose directory it is.

@@ -96,6 +96,12 @@ fn of_broker(node: &Node) -> Vec<Entry> {
             "The shortest session.",
         ),
         ("log.dirs", config.data_dir.display().to_string(), string, "The data directory."),
+        (
+            "log.retention.check.interval.ms",
+            config.log_retention_check_interval_ms.to_string(),
+            long,
+            "How often retention looks for segments to remove.",
+        ),
         ("node.id", config.node_id.to_string(), int, "The id of this node."),
         ("num.partitions", config.default_partitions.to_string(), int, "Partitions of a new topic."),
         (

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use aqueduct_log::{LogConfig, LogDir, LogError, PartitionId, PartitionSpec};
+use aqueduct_log::{LogConfig, LogDir, LogError, PartitionId, PartitionLog, PartitionSpec};
 
 use super::replica::Replica;
 use crate::clock::wall_ms;
@@ -168,12 +168,17 @@ impl Partitions {
         let before = self.table.load_full();
         let mut table = Table::default();
         let mut outcome = Ok(());
+        let mut changed = Vec::new();
         for topic in image.topics() {
             let known = before.by_id.get(&topic.id);
             match known.filter(|known| Arc::ptr_eq(&known.source, topic) && known.is_made()) {
                 Some(unchanged) => table.insert(Arc::clone(unchanged)),
-                None => table.insert(Arc::new(self.follow_topic(topic, known, &mut outcome))),
+                None => changed.push((topic, known)),
             }
+        }
+        let mut made = self.make(&changed);
+        for (topic, known) in changed {
+            table.insert(Arc::new(self.follow_topic(topic, known, &mut made, &mut outcome)));
         }
         let gone: Vec<_> =
             before.by_id.values().filter(|topic| image.topic_by_id(topic.id).is_none()).collect();
@@ -197,13 +202,13 @@ impl Partitions {
         &self,
         topic: &Arc<Topic>,
         known: Option<&Arc<TopicReplicas>>,
+        made: &mut Made,
         outcome: &mut Result<(), Unmade>,
     ) -> TopicReplicas {
         let config = self.config(topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (index, partition) in (0..).zip(&topic.partitions) {
-            let known = known.and_then(|known| known.partition(index));
-            let replica = match known.filter(|replica| !replica.is_unmade()) {
+            let replica = match made_before(known, index) {
                 Some(replica) => {
                     replica.set_leader_epoch(partition.leader_epoch);
                     if *replica.config() != config {
@@ -214,39 +219,32 @@ impl Partitions {
                     }
                     Some(Arc::clone(replica))
                 }
-                None if partition.leader == self.node_id => {
-                    Some(self.make(id(topic, index), partition.leader_epoch, &config, outcome))
+                None => {
+                    let id = id(topic, index);
+                    let log = made.remove(&id);
+                    log.map(|log| replica(id, log, partition.leader_epoch, &config, outcome))
                 }
-                None => None,
             };
             partitions.push(replica);
         }
         TopicReplicas::new(topic, partitions)
     }
 
-    fn make(
-        &self,
-        id: PartitionId,
-        leader_epoch: i32,
-        config: &TopicConfig,
-        outcome: &mut Result<(), Unmade>,
-    ) -> Arc<Replica> {
-        let spec = PartitionSpec { id: id.clone(), config: log_config(config) };
-        // A full disk is not asked for thousands more.
-        let made = match outcome {
-            Err(unmade) if unmade.why.is_disk_full() => Err(unmade.why.clone()),
-            Ok(()) | Err(_) => self.dir.create(spec, wall_ms()),
-        };
-        match made {
-            Ok(log) => Replica::new(id, Ok(log), leader_epoch, config.clone()),
-            Err(why) => {
-                match outcome {
-                    Ok(()) => *outcome = Err(Unmade::one(&id, &why)),
-                    Err(unmade) => unmade.partitions += 1,
+    /// Makes the partitions of ours that these topics lack, all together.
+    fn make(&self, changed: &[(&Arc<Topic>, Option<&Arc<TopicReplicas>>)]) -> Made {
+        let mut specs = Vec::new();
+        for (topic, known) in changed {
+            let config = log_config(&self.config(topic));
+            for (index, partition) in (0..).zip(&topic.partitions) {
+                if partition.leader == self.node_id && made_before(*known, index).is_none() {
+                    specs.push(PartitionSpec { id: id(topic, index), config: config.clone() });
                 }
-                Replica::unmade(id, why, leader_epoch, config.clone())
             }
         }
+        if specs.is_empty() {
+            return Made::new();
+        }
+        self.dir.create_all(&specs, wall_ms()).into_iter().map(|one| (one.id, one.log)).collect()
     }
 
     fn config(&self, topic: &Topic) -> TopicConfig {
@@ -258,6 +256,31 @@ impl Partitions {
                 let defaults = self.defaults.resolve(&std::collections::BTreeMap::new());
                 defaults.expect("the broker's defaults were checked at start")
             }
+        }
+    }
+}
+
+type Made = HashMap<PartitionId, Result<Arc<PartitionLog>, LogError>>;
+
+fn made_before(known: Option<&Arc<TopicReplicas>>, index: i32) -> Option<&Arc<Replica>> {
+    known.and_then(|known| known.partition(index)).filter(|replica| !replica.is_unmade())
+}
+
+fn replica(
+    id: PartitionId,
+    log: Result<Arc<PartitionLog>, LogError>,
+    leader_epoch: i32,
+    config: &TopicConfig,
+    outcome: &mut Result<(), Unmade>,
+) -> Arc<Replica> {
+    match log {
+        Ok(log) => Replica::new(id, Ok(log), leader_epoch, config.clone()),
+        Err(why) => {
+            match outcome {
+                Ok(()) => *outcome = Err(Unmade::one(&id, &why)),
+                Err(unmade) => unmade.partitions += 1,
+            }
+            Replica::unmade(id, why, leader_epoch, config.clone())
         }
     }
 }
