@@ -1,5 +1,7 @@
 //! `aqueduct plugins`: what this binary can run, from the declarations that also check every config.
 
+use std::collections::BTreeMap;
+
 use aqueduct_core::component::{Registry, Spec};
 use aqueduct_core::config::{ConfigDef, ConfigKey, ConfigType, Importance, did_you_mean};
 use aqueduct_pipeline::Components;
@@ -34,7 +36,7 @@ pub(crate) fn plugins(command: &PluginsCommand) -> Result<(), Failure> {
                 found.iter().map(|plugin| plugin.text()).collect::<Vec<_>>().join("\n")
             }
         }
-        PluginsCommand::Schema => format!("{:#}\n", schema(&registry)),
+        PluginsCommand::Schema => published(&schema(&registry)),
     };
     crate::output::print(&text)
 }
@@ -49,6 +51,36 @@ pub(crate) fn schema(registry: &Registry) -> Value {
         sink_keys: &sink_keys,
         resolver: &resolver,
     })
+}
+
+/// As it is published: a line for each definition and keys in order, so that changes can be read.
+fn published(schema: &Value) -> String {
+    let schema = sorted(schema);
+    let mut lines = Vec::new();
+    for (name, part) in schema.as_object().into_iter().flatten() {
+        let name = Value::from(name.as_str());
+        match part.as_object().filter(|_| name == "$defs" || name == "properties") {
+            Some(parts) => {
+                let parts =
+                    parts.iter().map(|(name, part)| format!("    {}: {part}", Value::from(name.as_str())));
+                lines.push(format!("  {name}: {{\n{}\n  }}", parts.collect::<Vec<_>>().join(",\n")));
+            }
+            None => lines.push(format!("  {name}: {part}")),
+        }
+    }
+    format!("{{\n{}\n}}\n", lines.join(",\n"))
+}
+
+/// The order of keys may not hang on how the JSON library was built.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<&String, &Value> = fields.iter().collect();
+            Value::Object(fields.into_iter().map(|(name, value)| (name.clone(), sorted(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        other => other.clone(),
+    }
 }
 
 /// A component as it is shown.
@@ -131,7 +163,8 @@ impl Plugin {
 }
 
 fn list(all: &[Plugin]) -> String {
-    let width = all.iter().map(|plugin| plugin.name.len()).max().unwrap_or(0);
+    let short = all.iter().map(|plugin| plugin.name.len()).filter(|length| *length <= 20);
+    let width = short.max().unwrap_or(0);
     let mut text = String::new();
     for (kind, title) in
         [("source", "SOURCES"), ("sink", "SINKS"), ("step", "STEPS"), ("converter", "CONVERTERS")]
@@ -216,7 +249,7 @@ fn type_name(ty: ConfigType) -> &'static str {
         ConfigType::List => "list",
         ConfigType::Duration => "duration",
         ConfigType::Size => "size",
-        ConfigType::Enum(_) => "one of",
+        ConfigType::Enum(_) => "enum",
         ConfigType::Json => "json",
     }
 }

@@ -1,6 +1,7 @@
 //! The command line from outside: the quickstart, wrong input of every kind, REST, signals.
 
 mod data;
+mod pipelines;
 mod quickstart;
 mod rest;
 mod wrong_input;

@@ -36,17 +36,19 @@ pub(crate) fn insert() -> Kind {
         .required(),
         ConfigKey::new("value", ConfigType::String, "What it holds, the same in every record."),
         ConfigKey::new("expression", ConfigType::String, "CEL that gives what it holds, instead of `value`."),
+        // In Connect's form of a step, `type` is the step itself.
         ConfigKey::new(
-            "type",
+            "as",
             ConfigType::Enum(&["string", "int8", "int16", "int32", "int64", "float32", "float64", "boolean"]),
             "The type of the field.",
         )
-        .default("string"),
+        .default("string")
+        .aliases(&["type"]),
         Side::KEY,
     ];
     let env = Arc::new(Env::stdlib());
     Kind::new("insert", "Adds a field.", keys, move |values| {
-        let target = Target::parse(values.text("type")?).ok_or_else(|| wrong("type", "unknown type"))?;
+        let target = Target::parse(values.text("as")?).ok_or_else(|| wrong("as", "unknown type"))?;
         let cast = Cast { target, lossy: false };
         let what = match (values.opt_text("value")?, values.opt_text("expression")?) {
             (Some(text), None) => {

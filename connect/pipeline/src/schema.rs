@@ -142,9 +142,30 @@ impl Defs {
         if !required.is_empty() {
             object["required"] = json!(required);
         }
+        if let [own, _] = defs {
+            self.share(place, own, &mut object);
+        }
         let name = format!("with:{place}");
         self.0.insert(name.clone(), object);
         json!({ "$ref": format!("#/$defs/{name}") })
+    }
+
+    /// Mappings of keys that are the runtime's alone stand once for all connectors of a kind.
+    fn share(&mut self, place: &str, own: &ConfigDef, object: &mut Json) {
+        fn head(name: &str) -> &str {
+            name.split('.').next().unwrap_or(name)
+        }
+        let names =
+            own.keys().iter().flat_map(|key| std::iter::once(key.name).chain(key.aliases.iter().copied()));
+        let heads: BTreeSet<&str> = names.map(head).collect();
+        let Some(Json::Object(properties)) = object.get_mut("properties") else { return };
+        for (name, schema) in properties {
+            if schema.get("$ref").is_none() && !heads.contains(head(name)) {
+                let shared = format!("{}:below:{name}", head(place));
+                let reference = json!({ "$ref": format!("#/$defs/{shared}") });
+                self.0.insert(shared, std::mem::replace(schema, reference));
+            }
+        }
     }
 }
 
