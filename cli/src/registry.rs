@@ -11,6 +11,7 @@ pub(crate) fn registry() -> Registry {
         .source(aqueduct_connector_postgres::PostgresCdc::new())
         .source(aqueduct_connector_datagen::Datagen)
         .source(aqueduct_connector_http::Webhook)
+        .source(aqueduct_connector_file::FileSource)
         .sink(aqueduct_connector_s3::S3Sink)
         .sink(aqueduct_connector_file::FileSink)
         .sink(aqueduct_connector_http::HttpSink)

@@ -35,8 +35,8 @@ impl Buffers {
             return None;
         }
         let mut free = self.free.lock();
-        let fits = |buffer: &Box<[u8]>| (size..=size.saturating_mul(2)).contains(&buffer.len());
-        let at = free.buffers.iter().rposition(fits)?;
+        let fits = size..=size.saturating_mul(2);
+        let at = free.buffers.iter().rposition(|buffer| fits.contains(&buffer.len()))?;
         let buffer = free.buffers.swap_remove(at);
         free.bytes -= buffer.len();
         Some(buffer)

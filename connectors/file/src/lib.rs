@@ -1,6 +1,6 @@
-//! `file`: a sink that writes JSON lines into files of a directory.
+//! `file`: a source that reads lines of files ([`FileSource`]), and a sink that writes JSON lines into files of a directory.
 //!
-//! Files are named `<path><topic>+<partition>+<first offset>.jsonl`. They are written under a hidden name that ends
+//! The sink: files are named `<path><topic>+<partition>+<first offset>.jsonl`. They are written under a hidden name that ends
 //! with `.inprogress` and get their own name once they are complete and on disk, so whoever reads `*.jsonl` never sees
 //! half of one. Offsets are committed after that.
 //!
@@ -9,5 +9,7 @@
 mod config;
 mod disk;
 mod sink;
+mod source;
 
 pub use sink::FileSink;
+pub use source::FileSource;

@@ -1,7 +1,7 @@
 //! From a body to records. No IO.
 
 use aqueduct_core::source::SourceRecord;
-use aqueduct_core::{Datum, Error, Headers, Record, Slot, json};
+use aqueduct_core::{Datum, Error, Headers, Record, Slot, Topic, json};
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use super::config::{Format, Split, WebhookConfig};
 pub(super) fn of(config: &WebhookConfig, headers: &HeaderMap, body: &Bytes) -> Vec<SourceRecord> {
     let carried = carried(config, headers);
     let record = |part: Bytes| {
-        let mut record = Record::new(config.topic.clone(), Datum::null());
+        let mut record = Record::new(Topic::clone(&config.topic), Datum::null());
         record.headers.clone_from(&carried);
         match fill(config, &mut record, &part) {
             Ok(()) => SourceRecord::unplaced(record),
@@ -30,7 +30,7 @@ pub(super) fn of(config: &WebhookConfig, headers: &HeaderMap, body: &Bytes) -> V
                 parts.into_iter().map(|part| record(body.slice_ref(part.get().as_bytes()))).collect()
             }
             Err(error) => {
-                let mut record = Record::new(config.topic.clone(), Datum::schemaless(body.clone()));
+                let mut record = Record::new(Topic::clone(&config.topic), Datum::schemaless(body.clone()));
                 record.headers = carried;
                 let error = Error::bad_record("the body is not a JSON array").with_source(error);
                 vec![SourceRecord::unreadable(record, error)]
