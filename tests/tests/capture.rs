@@ -91,7 +91,8 @@ fn outage(mut scene: Scene, workload: aqueduct_tests::workload::Workload) -> Res
 
 #[test]
 fn postgres_into_parquet_has_no_difference() {
-    let rows = std::env::var("AQUEDUCT_PARQUET_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
+    let rows =
+        std::env::var("AQUEDUCT_PARQUET_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
     let test = "postgres_into_parquet_has_no_difference";
     let Some((scene, workload)) = Scene::parquet(test, rows) else { return };
     parquet(&scene, workload, rows).expect("no difference");
