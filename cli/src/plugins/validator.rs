@@ -46,11 +46,9 @@ pub(super) fn wrong(root: &Value, schema: &Value, value: &Value, path: &str) -> 
             }
             "minimum" => check(value.as_i64().is_none_or(|n| Some(n) >= given.as_i64()), "too small"),
             "maximum" => check(value.as_i64().is_none_or(|n| Some(n) <= given.as_i64()), "too large"),
-            "minItems" => {
-                check(value.as_array().is_none_or(|v| Some(v.len() as u64) >= given.as_u64()), "too few")
-            }
-            "minProperties" => {
-                check(value.as_object().is_none_or(|v| Some(v.len() as u64) >= given.as_u64()), "too few");
+            "minItems" | "minProperties" => {
+                let length = value.as_array().map(Vec::len).or(value.as_object().map(serde_json::Map::len));
+                check(length.is_none_or(|n| Some(n as u64) >= given.as_u64()), "too few");
             }
             "required" => {
                 for name in list(given) {
@@ -69,22 +67,29 @@ pub(super) fn wrong(root: &Value, schema: &Value, value: &Value, path: &str) -> 
                 );
             }
             "if" => {}
-            "items" => {
-                for (at, item) in value.as_array().into_iter().flatten().enumerate() {
-                    below.extend(wrong(root, given, item, &format!("{path}/{at}")));
-                }
-            }
-            "propertyNames" => {
-                for name in value.as_object().into_iter().flat_map(|fields| fields.keys()) {
-                    below.extend(wrong(root, given, &name.as_str().into(), path));
-                }
-            }
+            "items" | "propertyNames" => {}
             "properties" | "patternProperties" | "additionalProperties" => {}
             other => panic!("the keyword `{other}` is not known"),
         }
     }
     found.append(&mut below);
     found.extend(fields(root, keywords, value, path));
+    found.extend(parts(root, keywords, value, path));
+    found
+}
+
+fn parts(root: &Value, keywords: &serde_json::Map<String, Value>, value: &Value, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(schema) = keywords.get("items") {
+        for (at, item) in value.as_array().into_iter().flatten().enumerate() {
+            found.extend(wrong(root, schema, item, &format!("{path}/{at}")));
+        }
+    }
+    if let Some(schema) = keywords.get("propertyNames") {
+        for name in value.as_object().into_iter().flat_map(|fields| fields.keys()) {
+            found.extend(wrong(root, schema, &name.as_str().into(), path));
+        }
+    }
     found
 }
 

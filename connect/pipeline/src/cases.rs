@@ -58,7 +58,7 @@ pub enum GivenValue {
     Raw(String),
 }
 
-/// A schema that compares by address.
+/// A schema, compared by what it says.
 #[derive(Clone, Debug)]
 pub struct SchemaKey(pub SchemaRef);
 
@@ -473,13 +473,11 @@ fn failure(node: &Node, given: usize, findings: &mut Findings) -> Option<Expecte
     failure.step =
         fields.get("step").and_then(|pair| text(&pair.value, "step", findings)).map(|t| t.text.to_owned());
     if let Some(pair) = fields.get("error") {
-        let matcher = match Matcher::read(&pair.value, findings) {
-            matcher @ (Matcher::Matches(_) | Matcher::Equals(Json::String(_))) => matcher,
-            _ => {
-                findings.add(pair.value.at, "`error` takes a part of the text, or `{ matches: REGEX }`");
-                return None;
-            }
-        };
+        let matcher = Matcher::read(&pair.value, findings);
+        if !matches!(matcher, Matcher::Matches(_) | Matcher::Equals(Json::String(_))) {
+            findings.add(pair.value.at, "`error` takes a part of the text, or `{ matches: REGEX }`");
+            return None;
+        }
         failure.error = Some(matcher);
     }
     Some(failure)

@@ -19,7 +19,7 @@ mod plan;
 mod schema;
 pub mod yaml;
 
-pub use cases::{Expect, ExpectedFailure, Given, GivenValue, Records, TestCase};
+pub use cases::{Expect, ExpectedFailure, Given, GivenValue, RecordMatcher, Records, SchemaKey, TestCase};
 pub use components::Components;
 pub use finding::{Finding, Position, render};
 pub use judge::{Difference, FailedInput, Outcome, Produced, judge};
