@@ -123,7 +123,8 @@ fn header(message: &OwnedMessage, name: &str) -> Option<String> {
 #[test]
 fn every_generated_record_arrives_over_kills_at_every_stage() {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = pipeline(dir.path(), 60_000, 0, "").expect("written");
+    // Slow enough for each place to be passed before all is done.
+    let file = pipeline(dir.path(), 60_000, 15_000, "").expect("written");
     let start = Start::run(dir.path(), &[&file]);
     for point in [
         "runtime.source.after_data_ack@2",
