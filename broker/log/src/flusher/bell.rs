@@ -20,7 +20,7 @@ impl fmt::Debug for Bell {
 impl Bell {
     /// Who listens; the first one stays.
     pub(crate) fn listen(&self, ring: Box<dyn Fn() + Send + Sync>) {
-        let _ = self.ring.set(ring);
+        drop(self.ring.set(ring));
     }
 
     /// A finished segment was synced; compaction waits for the next store of the recovery points.

@@ -29,7 +29,7 @@ fn make_and_write(disk: &MemDisk) -> Vec<i64> {
             *flushed = log.flushed_offset();
         }
     }
-    let _ = dir.stop(1);
+    drop(dir.stop(1));
     flushed
 }
 

@@ -183,7 +183,7 @@ mod tests {
                 assert_eq!(kept.header().compression(), Ok(to));
                 assert_eq!(records(&kept), records(&original), "{from:?} to {to:?}");
                 let same = |batch: &RecordBatch| {
-                    let h = batch.header().clone();
+                    let h = batch.header();
                     (h.producer_id, h.producer_epoch, h.base_sequence, h.max_timestamp, h.last_offset_delta)
                 };
                 assert_eq!(same(&kept), same(&original));
