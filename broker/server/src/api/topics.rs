@@ -21,6 +21,9 @@ use crate::meta::image::Topic;
 use crate::node::Node;
 use crate::topic_config::InvalidConfig;
 
+/// Topics of one request that are made at once: they share work of the disk.
+const AT_ONCE: usize = 16;
+
 pub(super) async fn create_topics(
     node: Arc<Node>,
     _ask: Ask,
@@ -30,22 +33,33 @@ pub(super) async fn create_topics(
     for topic in &request.topics {
         *times.entry(topic.name.clone()).or_default() += 1;
     }
+    let validate_only = request.validate_only;
     let mut response = CreateTopicsResponse::default();
-    for topic in request.topics {
-        let name = topic.name.clone();
-        if times.get(&name).is_some_and(|times| *times > 1) {
-            let message = format!("topic `{name}` stands twice in the request");
-            response.topics.push(refusal(name, ErrorCode::InvalidRequest, message));
-            continue;
-        }
-        let outcome = match new_topic(&topic) {
-            Ok(topic) => node.create_topic(topic, request.validate_only).await,
-            Err(error) => Err(error),
-        };
-        response.topics.push(match outcome {
-            Ok(topic) => created(&node, &topic, request.validate_only),
-            Err(error) => refusal(name, codes::change(&error), error.to_string()),
+    for some in request.topics.chunks(AT_ONCE) {
+        // Begun together and answered in order.
+        let begun = some.iter().map(|topic| {
+            if times.get(&topic.name).is_some_and(|times| *times > 1) {
+                let message = format!("topic `{}` stands twice in the request", topic.name);
+                return Err((ErrorCode::InvalidRequest, message));
+            }
+            let new = new_topic(topic).map_err(|error| described(&error))?;
+            let node = Arc::clone(&node);
+            Ok(tokio::spawn(async move { node.create_topic(new, validate_only).await }))
         });
+        let begun: Vec<_> = begun.collect();
+        for (topic, begun) in some.iter().zip(begun) {
+            let outcome = match begun {
+                Ok(creating) => match creating.await {
+                    Ok(outcome) => outcome.map_err(|error| described(&error)),
+                    Err(error) => Err((ErrorCode::KafkaStorageError, error.to_string())),
+                },
+                Err(refusal) => Err(refusal),
+            };
+            response.topics.push(match outcome {
+                Ok(made) => created(&node, &made, validate_only),
+                Err((code, message)) => refusal(topic.name.clone(), code, message),
+            });
+        }
     }
     response
 }
