@@ -46,8 +46,7 @@ pub(crate) fn text(places: &Places<'_>, plans: &[Plan], registry: &Registry) -> 
 
 /// The keys that say where a sink writes: its paths, and whatever it requires. References stay references.
 fn place(connector: &ConnectorPlan, registry: &Registry) -> String {
-    let class = connector.config.get("connector.class").map_or("", String::as_str);
-    let Ok(component) = registry.find_connector(class) else { return String::new() };
+    let Ok(component) = registry.connector_of(&connector.config) else { return String::new() };
     let keys = component.spec().config.keys().iter();
     let telling = keys.filter(|key| {
         key.path

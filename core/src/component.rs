@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{ConfigDef, ResolvedConfig, did_you_mean};
+use crate::config::{Config, ConfigDef, ResolvedConfig, did_you_mean};
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
 use crate::transform::TransformFactory;
@@ -127,6 +127,17 @@ impl Registry {
     pub fn find_transform(&self, name: &str) -> Result<Arc<dyn TransformFactory>> {
         let found = self.transforms.iter().find(|transform| transform.spec().is(name)).cloned();
         found.ok_or_else(|| unknown("transform", name, self.transforms.iter().map(|t| t.spec().name)))
+    }
+
+    /// The connector that a config names in `connector.class`. Where a source and a sink share the name, the config
+    /// tells: sinks read `topics` or `topics.regex`.
+    pub fn connector_of(&self, config: &Config) -> Result<Connector> {
+        let class = config.get("connector.class").map_or("", String::as_str);
+        let reads = config.contains_key("topics") || config.contains_key("topics.regex");
+        match self.find_sink(class) {
+            Ok(sink) if reads => Ok(Connector::Sink(sink)),
+            _ => self.find_connector(class),
+        }
     }
 
     /// The connector that `connector.class` names: sources first. `file` names both kinds, so a class may be

@@ -132,14 +132,14 @@ pub(crate) fn problems(
         );
         problems.push(Problem::new("name", text));
     }
-    let Some(class) = config.get("connector.class") else {
+    if !config.contains_key("connector.class") {
         problems.push(Problem::new(
             "connector.class",
             "missing required key `connector.class`: the connector to run",
         ));
         return problems;
-    };
-    let connector = match registry.find_connector(class) {
+    }
+    let connector = match registry.connector_of(config) {
         Ok(connector) => connector,
         Err(error) => {
             problems.push(Problem::new("connector.class", format!("`connector.class`: {}", error.message())));
@@ -190,7 +190,7 @@ pub(crate) fn infos(
         return Err(RuntimeError::BadRequest(text));
     };
     let connector = registry
-        .find_connector(given)
+        .connector_of(config)
         .or_else(|_| registry.find_connector(class))
         .map_err(|error| RuntimeError::NotFound(error.full()))?;
     let name = config.get("name").cloned();

@@ -155,5 +155,5 @@ fn a_test_that_is_wrong_is_named_with_its_place() {
     }
     let text = "[ { name: x,\n given: [ { topic: ordres } ],\n expect: { dropped: x } } ]";
     let found = cases(text, true).expect_err(text);
-    assert_eq!(found.lines().map(|line| &line[..7]).collect::<Vec<_>>(), ["p:2:19:", "p:3:21:"], "{found}");
+    assert_eq!(found.lines().map(|line| &line[..7]).collect::<Vec<_>>(), ["p:2:20:", "p:3:21:"], "{found}");
 }

@@ -22,8 +22,7 @@ impl Herder {
         self.stop_absent(&planned, &mut applied).await?;
         // Sources first: their topics exist, and the first records are under way while sinks join.
         let (sources, sinks): (Vec<_>, Vec<_>) = planned.into_iter().partition(|(_, stored)| {
-            let class = stored.config.get("connector.class").map(String::as_str).unwrap_or_default();
-            matches!(self.shared.registry.find_connector(class), Ok(Connector::Source(_)))
+            matches!(self.shared.registry.connector_of(&stored.config), Ok(Connector::Source(_)))
         });
         for (name, stored) in sources.into_iter().chain(sinks) {
             self.apply_one(name, stored, &mut applied).await?;

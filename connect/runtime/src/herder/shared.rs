@@ -94,17 +94,16 @@ impl Shared {
         &self,
         stored: &StoredConnector,
     ) -> Result<(Connector, ResolvedConfig), Vec<Problem>> {
-        let class = stored.config.get("connector.class").map(String::as_str).unwrap_or_default();
-        let connector = self.registry.find_connector(class);
+        let connector = self.registry.connector_of(&stored.config);
         let connector = connector.map_err(|e| vec![Problem::new("connector.class", e.full())])?;
         Ok((connector, resolve(&stored.config, &self.resolver(stored.origin))?))
     }
 
     pub(super) fn kind(&self, config: &Config) -> ConnectorKind {
-        match config.get("connector.class").and_then(|class| self.registry.find_connector(class).ok()) {
-            Some(Connector::Source(_)) => ConnectorKind::Source,
-            Some(Connector::Sink(_)) => ConnectorKind::Sink,
-            None => ConnectorKind::Unknown,
+        match self.registry.connector_of(config) {
+            Ok(Connector::Source(_)) => ConnectorKind::Source,
+            Ok(Connector::Sink(_)) => ConnectorKind::Sink,
+            Err(_) => ConnectorKind::Unknown,
         }
     }
 
