@@ -138,7 +138,8 @@ class KafkaPython:
         consumer.subscribe([self.topic], listener=Listener())
         turn = 0
         while running:
-            batches = consumer.poll(timeout_ms=200).values()
+            # kafka-python 3.0.12 forgets an assignment that comes after its poll has run out, and waits for ever.
+            batches = consumer.poll(timeout_ms=2000).values()
             records = [(r.partition, r.offset, r.value) for batch in batches for r in batch]
             show(records)
             if not records:
