@@ -3,7 +3,7 @@
 //! * Data: [`Schema`], [`Value`], [`Datum`], [`Record`], JSON in [`json`].
 //! * Contracts: [`source`], [`sink`], [`transform`], [`converter`]; the list of components in [`component`].
 //! * Configuration: [`config`] (one [`config::ConfigDef`] per component).
-//! * For sinks of files and objects: [`lines`], [`template`], [`rolling`].
+//! * For sinks of files and objects: [`lines`], [`template`], [`rolling`]; for names with wildcards: [`wildcard`].
 //! * Errors: [`Error`] and [`ErrorKind`], which alone decides between retry, dead letter and stop.
 //!
 //! **Invariant:** this crate does no IO, has no clock and no async runtime; everything else depends on it and it
@@ -28,6 +28,7 @@ pub mod source;
 pub mod template;
 pub mod transform;
 mod value;
+pub mod wildcard;
 
 pub use bytestring::ByteString as Str;
 pub use error::{Error, ErrorKind, Result};

@@ -1,5 +1,7 @@
 //! Which tables are captured: `schema.table`, with wildcards.
 
+use aqueduct_core::wildcard;
+
 /// A pattern over `schema.table`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TablePattern(String);
@@ -29,39 +31,13 @@ impl TablePattern {
 
     /// Whether `table`, as `schema.table`, is meant.
     pub(crate) fn matches(&self, table: &str) -> bool {
-        glob(self.0.as_bytes(), table.as_bytes())
+        wildcard::matches(&self.0, table)
     }
 
     /// As it was written.
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
-}
-
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // Positions to return to when what follows the last star does not match.
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
 }
 
 #[cfg(test)]
