@@ -4,7 +4,7 @@
 //! { fields: ["amount:string", "after.qty:int32"] }:   {"amount":12.5} → {"amount":"12.5"}
 //! ```
 //!
-//! A value that the new type cannot hold exactly is a bad record; `lossy: true` cuts and wraps it as Java does (300 as
+//! A value that the new type cannot hold is a bad record (floats take the nearest); `lossy: true` cuts and wraps it as Java does (300 as
 //! int8 is 44, 1.9 as int32 is 1, any text but `true` is false). Null stays null.
 //!
 //! | to | from |
@@ -23,6 +23,7 @@ use aqueduct_core::{FieldPath, Result, Schema, SchemaRef, Type, Value};
 
 use crate::kind::{Kind, Missing, Side, wrong};
 use crate::leaves::{Change, Leaves};
+use crate::reshape::Read;
 
 /// `cast`.
 pub(crate) fn cast() -> Kind {
@@ -47,7 +48,7 @@ pub(crate) fn cast() -> Kind {
     Kind::new("cast", "Turns fields into another type.", keys, |values| {
         step(
             values.list("fields")?,
-            "fields",
+            ("fields", FieldPath::parse),
             values.boolean("lossy")?,
             Side::from(values)?,
             Missing::from(values)?,
@@ -58,7 +59,7 @@ pub(crate) fn cast() -> Kind {
 /// A step from a list such as `a:int8,b.c:string` or `string`.
 pub(crate) fn step(
     spec: &[String],
-    key: &str,
+    (key, read): (&str, Read),
     lossy: bool,
     side: Side,
     missing: Missing,
@@ -66,7 +67,7 @@ pub(crate) fn step(
     let mut fields = Vec::with_capacity(spec.len());
     for item in spec {
         let (path, ty) = match item.rsplit_once(':') {
-            Some((path, ty)) => (FieldPath::parse(path).map_err(|why| wrong(key, why))?, ty.trim()),
+            Some((path, ty)) => (read(path.trim()).map_err(|why| wrong(key, why))?, ty.trim()),
             None => (FieldPath::whole(), item.as_str()),
         };
         let target = Target::parse(ty).ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! The transforms that Kafka Connect brings, under its class names, with its keys and its semantics.
 //!
 //! The steps of this crate do the work; here are Connect's names, defaults and leniencies: fields that are not there are
-//! ignored, numbers wrap. `replace.null.with.default` is accepted and null stays null.
+//! ignored, numbers wrap. A field is named as it is called, dots and all, as after `Flatten`. `replace.null.with.default` is accepted and null stays null.
 
 mod headers;
 mod java_time;
@@ -55,7 +55,7 @@ fn cast_fields(name: &'static str, side: Side) -> Kind {
          string. Numbers that do not fit wrap, as in Java.",
     );
     Kind::new(name, "Casts fields, as Kafka Connect does.", [spec.required(), NULL_DEFAULT], move |values| {
-        cast::step(values.list("spec")?, "spec", true, side, Missing::Ignore)
+        cast::step(values.list("spec")?, ("spec", FieldPath::field), true, side, Missing::Ignore)
     })
 }
 
@@ -120,9 +120,9 @@ fn replace_field(name: &'static str, side: Side) -> Kind {
         NULL_DEFAULT,
     ];
     Kind::new(name, "Takes out, keeps and renames fields.", keys, move |values| {
-        let exclude = paths(values.list("exclude")?, "exclude")?;
-        let include = paths(values.list("include")?, "include")?;
-        let renames = renames(values.list("renames")?, "renames")?;
+        let exclude = paths(values.list("exclude")?, "exclude", FieldPath::field)?;
+        let include = paths(values.list("include")?, "include", FieldPath::field)?;
+        let renames = renames(values.list("renames")?, "renames", FieldPath::field)?;
         let rules = Rules::new(&exclude, &include, &renames).map_err(|why| wrong("include", why))?;
         Ok(reshape::step(rules, side, Missing::Ignore))
     })

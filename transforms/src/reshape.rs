@@ -28,7 +28,7 @@ pub(crate) fn rename() -> Kind {
         Missing::KEY,
     ];
     Kind::new("rename", "Gives fields new names.", keys, |values| {
-        let renames = renames(values.list("fields")?, "fields")?;
+        let renames = renames(values.list("fields")?, "fields", FieldPath::parse)?;
         if renames.is_empty() {
             return Err(wrong("fields", "the list is empty; write `old:new`"));
         }
@@ -54,7 +54,8 @@ pub(crate) fn drop() -> Kind {
         Missing::KEY,
     ];
     Kind::new("drop", "Takes fields out.", keys, |values| {
-        let (fields, keep) = (paths(values.list("fields")?, "fields")?, paths(values.list("keep")?, "keep")?);
+        let fields = paths(values.list("fields")?, "fields", FieldPath::parse)?;
+        let keep = paths(values.list("keep")?, "keep", FieldPath::parse)?;
         if fields.is_empty() && keep.is_empty() {
             return Err(wrong("fields", "name the fields to take out, or in `keep` the only ones to keep"));
         }
@@ -67,14 +68,17 @@ pub(crate) fn step(rules: Rules, side: Side, missing: Missing) -> Box<dyn Transf
     Box::new(Reshape { rules, side, missing, shapes: SchemaCache::new() })
 }
 
-pub(crate) fn paths(list: &[String], key: &str) -> Result<Vec<FieldPath>> {
-    list.iter().map(|path| FieldPath::parse(path).map_err(|why| wrong(key, why))).collect()
+/// How a field is named: by a path, or as Connect does by a name in which dots are plain.
+pub(crate) type Read = fn(&str) -> Result<FieldPath, String>;
+
+pub(crate) fn paths(list: &[String], key: &str, read: Read) -> Result<Vec<FieldPath>> {
+    list.iter().map(|path| read(path).map_err(|why| wrong(key, why))).collect()
 }
 
-pub(crate) fn renames(list: &[String], key: &str) -> Result<Vec<(FieldPath, String)>> {
+pub(crate) fn renames(list: &[String], key: &str, read: Read) -> Result<Vec<(FieldPath, String)>> {
     let parse = |item: &String| match item.split_once(':') {
         Some((old, new)) if !new.trim().is_empty() => {
-            Ok((FieldPath::parse(old).map_err(|why| wrong(key, why))?, new.trim().to_owned()))
+            Ok((read(old.trim()).map_err(|why| wrong(key, why))?, new.trim().to_owned()))
         }
         _ => Err(wrong(key, format_args!("`{item}` is not a rename; write `old:new`"))),
     };

@@ -62,7 +62,8 @@ fn from(name: &'static str, side: Side) -> Kind {
         NULL_DEFAULT,
     ];
     Kind::new(name, "Makes headers of fields.", keys, move |values| {
-        let (fields, headers) = (paths(values.list("fields")?, "fields")?, values.list("headers")?.to_vec());
+        let fields = paths(values.list("fields")?, "fields", FieldPath::field)?;
+        let headers = values.list("headers")?.to_vec();
         if fields.is_empty() || fields.len() != headers.len() {
             return Err(wrong("headers", "give as many `headers` as `fields`, at least one"));
         }

@@ -185,7 +185,7 @@ fn mask(name: &'static str, side: Side) -> Kind {
         NULL_DEFAULT,
     ];
     Kind::new(name, "Masks fields with an empty value or a fixed one.", keys, move |values| {
-        let fields = paths(values.list("fields")?, "fields")?;
+        let fields = paths(values.list("fields")?, "fields", FieldPath::field)?;
         if fields.is_empty() {
             return Err(wrong("fields", "the list is empty; name the fields to mask"));
         }
