@@ -122,15 +122,21 @@ fn integer(plain: &Plain<'_>, lossy: bool) -> Result<i64> {
                 // `12.00` of a decimal column is an integer still.
                 Some(_) if !v.contains(['e', 'E']) && v.contains('.') => {
                     let cut = v.trim().trim_end_matches('0').trim_end_matches('.');
-                    cut.parse().map_err(|_| unreadable(v, "an integer of 64 bits"))
+                    match cut.parse::<i64>() {
+                        Err(_) if lossy => truncated(v),
+                        whole => whole.map_err(|_| unreadable(v, "an integer of 64 bits")),
+                    }
                 }
-                _ if lossy => {
-                    v.trim().parse::<f64>().map(|v| v as i64).map_err(|_| unreadable(v, "a number"))
-                }
+                _ if lossy => truncated(v),
                 _ => Err(unreadable(v, "an integer of 64 bits")),
             },
         },
     }
+}
+
+/// Without what stands behind the point.
+fn truncated(text: &str) -> Result<i64> {
+    text.trim().parse::<f64>().map(|number| number as i64).map_err(|_| unreadable(text, "a number"))
 }
 
 fn text(value: &Value, schema: Option<&Schema>) -> Result<String> {

@@ -37,6 +37,8 @@ fn what_does_not_fit_is_a_bad_record_unless_lossy() {
     };
     assert_eq!(lossy("int8", r#"{"a":300}"#), r#"{"a":44}"#);
     assert_eq!(lossy("int32", r#"{"a":1.9}"#), r#"{"a":1}"#);
+    assert_eq!(lossy("int32", r#"{"a":"1.50"}"#), r#"{"a":1}"#);
+    assert_eq!(lossy("int32", r#"{"a":"1.55"}"#), r#"{"a":1}"#);
     assert_eq!(lossy("boolean", r#"{"a":0.5}"#), r#"{"a":false}"#);
     assert_eq!(lossy("boolean", r#"{"a":"yes"}"#), r#"{"a":false}"#);
 }
