@@ -14,8 +14,8 @@ pub(super) enum Moment {
     Instant(i128),
     /// Days since 1970.
     Date(i64),
-    /// Nanoseconds since midnight.
-    Time(i64),
+    /// Nanoseconds since midnight; a number of a record may be anything.
+    Time(i128),
 }
 
 /// A moment of that many units.
@@ -24,7 +24,7 @@ type Count = fn(i128) -> Moment;
 /// What the number of a schema counts, and in nanoseconds of what unit.
 fn counted(schema: &Schema) -> Option<(Count, i64)> {
     const INSTANT: Count = Moment::Instant;
-    const TIME: Count = |ns| Moment::Time(ns as i64);
+    const TIME: Count = Moment::Time;
     const DATE: Count = |days| Moment::Date(days as i64);
     Some(match schema.name.as_deref()? {
         "org.apache.kafka.connect.data.Timestamp" | "io.debezium.time.Timestamp" => (INSTANT, 1_000_000),
@@ -119,7 +119,7 @@ impl Moment {
         let nanos = match self {
             Moment::Instant(nanos) => nanos,
             Moment::Date(days) => i128::from(days) * DAY,
-            Moment::Time(nanos) => nanos.into(),
+            Moment::Time(_) => self.of_day()?.into(),
         };
         i64::try_from(nanos.div_euclid(unit.into()))
             .map_err(|_| Error::bad_record("the time is out of the range of an int64 in that precision"))
@@ -139,7 +139,9 @@ impl Moment {
     pub(super) fn of_day(self) -> Result<i64> {
         match self {
             Moment::Instant(nanos) => Ok(nanos.rem_euclid(DAY) as i64),
-            Moment::Time(nanos) => Ok(nanos),
+            // Midnight at the end of a day is a time of PostgreSQL.
+            Moment::Time(nanos @ 0..=DAY) => Ok(nanos as i64),
+            Moment::Time(_) => Err(Error::bad_record("the number is no time of day")),
             Moment::Date(_) => Err(Error::bad_record("a date has no time of day")),
         }
     }
@@ -151,7 +153,7 @@ impl Moment {
         let nanos = match self {
             Moment::Instant(nanos) => nanos,
             Moment::Date(days) => i128::from(days) * DAY,
-            Moment::Time(nanos) => nanos.into(),
+            Moment::Time(_) => self.of_day()?.into(),
         };
         let at = Timestamp::from_nanosecond(nanos).map_err(beyond)?;
         let at_utc = at.to_zoned(TimeZone::UTC);
@@ -179,5 +181,5 @@ fn days_of(date: Date) -> Moment {
 
 fn nanos_of(time: Time) -> Moment {
     let seconds = (i64::from(time.hour()) * 60 + i64::from(time.minute())) * 60 + i64::from(time.second());
-    Moment::Time(seconds * 1_000_000_000 + i64::from(time.subsec_nanosecond()))
+    Moment::Time((seconds * 1_000_000_000 + i64::from(time.subsec_nanosecond())).into())
 }

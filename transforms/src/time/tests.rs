@@ -1,3 +1,5 @@
+use aqueduct_core::transform::Outcome;
+
 use super::*;
 use crate::testing::*;
 
@@ -58,6 +60,14 @@ fn what_is_no_time_is_a_bad_record() {
     }
     let mut to_text = build(&timestamp(), &[("fields", "t"), ("to", "string")]);
     failed(&mut to_text, json(r#"{"t":9223372036854775807}"#));
+    let schema = structure(vec![("t", Schema::new(Type::Int64).named("io.debezium.time.MicroTime"))]);
+    for (number, fits) in [(86_400_000_000, true), (86_400_000_001, false), (-1, false), (i64::MAX, false)] {
+        for to in ["time", "string", "unix"] {
+            let mut step = build(&timestamp(), &[("fields", "t"), ("to", to)]);
+            let given = typed(&schema, Value::Struct(vec![Value::Int64(number)]));
+            assert_eq!(matches!(one(&mut step, given), Outcome::Keep(_)), fits, "{number} to {to}");
+        }
+    }
 }
 
 #[test]
