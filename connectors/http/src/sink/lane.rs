@@ -71,10 +71,16 @@ impl Lane {
 
     pub(super) fn push(&self, record: SinkRecord, permit: OwnedSemaphorePermit) {
         let mut state = self.queue.state.lock();
+        if state.failure.is_some() {
+            // The task ends, and the record is read again.
+            return;
+        }
         let nth = match state.last {
             Some((offset, nth)) if offset == record.offset => nth + 1,
             _ => 0,
         };
+        // Those of the same offset that came before it may have been sent while this one waited for the budget.
+        state.done = state.done.min(record.offset);
         state.last = Some((record.offset, nth));
         // Prepared by the worker: making bodies is not the caller's business.
         state.waiting.push_back(Pending { record, nth, prepared: Prepared::Nothing, _permit: permit });
@@ -129,7 +135,12 @@ impl Worker {
             let batch = self.next().await;
             let count = batch.len();
             if let Err(error) = self.settle(batch).await {
-                self.queue.state.lock().failure = Some(error.full());
+                let mut state = self.queue.state.lock();
+                state.failure = Some(error.full());
+                // Their part of the budget is free again: a `put` that waits for it has to hear of the failure.
+                let waiting = std::mem::take(&mut state.waiting);
+                drop(state);
+                drop(waiting);
                 self.queue.settled.notify_waiters();
                 return;
             }

@@ -106,6 +106,14 @@ fn record(partition: i32, offset: i64) -> SinkRecord {
 }
 
 async fn started(address: SocketAddr, entries: &[(&str, &str)]) -> (Box<dyn SinkTask>, Arc<Handle>) {
+    started_with(1 << 20, address, entries).await
+}
+
+async fn started_with(
+    buffer_bytes: usize,
+    address: SocketAddr,
+    entries: &[(&str, &str)],
+) -> (Box<dyn SinkTask>, Arc<Handle>) {
     let mut config: Config = [
         ("url".to_owned(), format!("http://{address}/{{partition}}")),
         ("retry.backoff".to_owned(), "5ms".to_owned()),
@@ -118,7 +126,7 @@ async fn started(address: SocketAddr, entries: &[(&str, &str)]) -> (Box<dyn Sink
     let context = SinkContext {
         connector: "c".into(),
         task: 0,
-        buffer_bytes: 1 << 20,
+        buffer_bytes,
         handle: Arc::clone(&handle) as Arc<dyn SinkHandle>,
     };
     task.start(context).await.expect("starts");
@@ -188,6 +196,28 @@ async fn a_wrong_request_ends_the_task_and_commits_nothing() {
         assert_eq!(server.seen.lock().len(), 1, "nothing is sent after it");
         assert!(task.put(Vec::new()).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn a_put_that_waits_for_the_budget_hears_of_a_failure() {
+    let first = Mutex::new([("/0".to_owned(), vec![(401, "")])].into());
+    let (address, _) = Server { first, ..Server::default() }.start().await;
+    // Room for a single record.
+    let (mut task, _) = started_with(1, address, &[]).await;
+    let put = task.put((0..10).map(|i| record(0, i)).collect());
+    let error = tokio::time::timeout(Duration::from_secs(10), put).await.expect("no hang");
+    assert!(error.expect_err("must fail").message().contains("answered 401"));
+    assert_eq!(durable(&mut task, 0).await, [0, 0]);
+}
+
+#[tokio::test]
+async fn an_offset_is_not_done_while_a_record_of_it_waited_for_the_budget() {
+    let first = Mutex::new([("/0".to_owned(), vec![(200, "")])].into());
+    let (address, _) = Server { first, down: vec!["/0"], ..Server::default() }.start().await;
+    let (mut task, _) = started_with(1, address, &[]).await;
+    // Two that a step made of one: the second is taken over once the first is answered.
+    task.put(vec![record(0, 4), record(0, 4)]).await.expect("taken over");
+    assert_eq!(durable(&mut task, 5).await, [4, 5]);
 }
 
 #[tokio::test]
